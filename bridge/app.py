@@ -1,0 +1,262 @@
+"""The composition root: what a running bridge is made of, in the order in which it starts and stops."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import contextlib
+import hashlib
+import hmac
+import logging
+import time
+from collections.abc import AsyncIterator
+from dataclasses import asdict
+from typing import Any
+
+import aiohttp
+from aiohttp import web
+
+from bridge import payload, store
+from bridge.commands import Commands
+from bridge.commands.acts import Acts
+from bridge.commands.start import Starts
+from bridge.config import Config
+from bridge.connector import Connector, Spool
+from bridge.departures import ConnectorDestination
+from bridge.hearing import Hearing
+from bridge.holds import Holds
+from bridge.hub import Hub
+from bridge.matrix.appservice import routes
+from bridge.matrix.destination import MatrixDestination
+from bridge.matrix.fetch import Fetch
+from bridge.matrix.ghosts import Ghosts
+from bridge.matrix.rooms import Rooms
+from bridge.model import Deferred, Delivery, Envelope, RoomEvent, Unavailable
+from bridge.outward import Outward
+from bridge.places import Places
+from bridge.queue import Line, Queue
+from bridge.store import Store, Tx
+from bridge.texts import Texts
+
+log = logging.getLogger(__name__)
+
+CATCH_UP_WAIT = 30  # seconds a transaction waits for its rooms before the homeserver is asked to come again
+GRACE = 20  # seconds that deliveries in flight get to end
+
+
+class Bridge:
+    """A bridge with an open store. `run` is its whole life."""
+
+    def __init__(
+        self, config: Config, connectors: dict[str, tuple[type[Connector], Any]], memory: Store, secret: bytes,
+        session: aiohttp.ClientSession,
+    ) -> None:  # fmt: skip
+        self.config = config
+        self.store = memory
+        self._secret = secret
+        say = Texts(config.language)
+        self.say = say
+        self.places = Places(config)
+        self.outward = Outward(config, self.places, say)
+        self.hub = Hub(config, self.places, self.outward, say)
+        self.connectors = {name: kind(name, body, _Port(self, name)) for name, (kind, body) in connectors.items()}
+        self.acts = Acts(self.places, self.outward, self.connectors, say)
+        starts = Starts(self.places, self.outward, self.connectors, say)
+        commands = Commands(config, self.acts, starts, self.outward, say)
+        self.hearing = Hearing(config, self.places, commands, self.outward, say)
+        self.ghosts = Ghosts(config, session, memory)
+        self.rooms = Rooms(config, memory, self.ghosts, self.places, say, self.hear)
+        self.holds = Holds(memory, self.outward, self.rooms)
+        self.queue = Queue([Line(memory, each, config.retry, self._changed) for each in self._destinations()], memory)
+        self._registered = False
+        self._stopping = asyncio.Event()
+
+    def _destinations(self) -> list[MatrixDestination | ConnectorDestination]:
+        fetch = Fetch(self.ghosts, self.store)
+        matrix = MatrixDestination(
+            self.config, self.store, self.ghosts, self.rooms, self.places, self.outward, self.say
+        )
+        return [
+            matrix,
+            *(
+                ConnectorDestination(
+                    each, self.store, self.rooms, fetch, self.outward, self.places, self.say, self.config.max_file
+                )
+                for each in self.connectors.values()
+            ),
+        ]
+
+    # --- life
+
+    async def run(self) -> None:
+        """Until `stop`: then nothing more is taken, what is in flight ends, and the rest stays in the store."""
+        await self._remember()
+        self.store.on_ready, self.store.on_timer = self.queue.push, self.holds.start
+        async with asyncio.TaskGroup() as tasks, self._listening():
+            delivering = tasks.create_task(self.queue.run())
+            others = [tasks.create_task(part) for part in (self._be_known(), self.holds.run(), self._keep_house())]
+            others += [tasks.create_task(each.run()) for each in self.connectors.values()]
+            await self._stopping.wait()
+            for task in others:
+                task.cancel()
+            await asyncio.wait(others)
+            self.queue.stop()
+            await asyncio.wait([delivering], timeout=GRACE)
+            delivering.cancel()
+
+    def stop(self) -> None:
+        self._stopping.set()
+
+    async def _remember(self) -> None:
+        await self.ghosts.load()
+        for alias, room in (await self.store.transact(lambda tx: tx.people.aliases())).items():
+            self.places.recall(alias, room)
+        await self.store.transact(self.outward.ask_again)
+
+    async def _be_known(self) -> None:
+        """The bot exists on the homeserver; then its rooms are read, again and again."""
+        while not self._registered:
+            try:
+                await self.ghosts.register(self.config.bot_mxid)
+                self._registered = True
+            except (Unavailable, Deferred, OSError) as error:
+                log.warning("the homeserver does not know the bot yet: %s", error)
+                await asyncio.sleep(2)
+        await self.rooms.run()
+
+    async def _keep_house(self) -> None:
+        """Once an hour: forget what retention has ended."""
+        while True:
+            before = time.time() - self.config.retention
+            await self.store.expire(before)
+            await asyncio.to_thread(self.store.spool.expire, before)
+            await asyncio.sleep(3600)
+
+    @contextlib.asynccontextmanager
+    async def _listening(self) -> AsyncIterator[None]:
+        from bridge.web.admin import admin
+
+        token = self.config.appservice.hs_token.get_secret_value()
+        app = routes(token, self.config.appservice.max_body, self.heard, self.ghosts.knows, self.trouble)
+        public, private = web.AppRunner(app, access_log=None), web.AppRunner(admin(self), access_log=None)
+        await public.setup()
+        await private.setup()
+        host, _, port = self.config.appservice.listen.rpartition(":")
+        socket = self.config.data / "admin.sock"
+        socket.unlink(missing_ok=True)
+        try:
+            await web.TCPSite(public, host.strip("[]"), int(port), reuse_address=True).start()
+            await web.UnixSite(private, str(socket)).start()
+            socket.chmod(0o600)
+            yield
+        finally:
+            await public.cleanup()
+            await private.cleanup()
+            socket.unlink(missing_ok=True)
+
+    # --- what comes in
+
+    async def heard(self, events: list[RoomEvent]) -> None:
+        """A transaction of the homeserver: it waits behind the catch-up of its rooms."""
+        events = [event for event in events if not self.config.is_ours(event.sender)]
+        async with asyncio.timeout(CATCH_UP_WAIT):
+            for room in {event.room for event in events}:
+                await self.rooms.caught_up(room)
+        await self.hear(events)
+
+    async def hear(self, events: list[RoomEvent]) -> None:
+        """Write events down, in order, in as few commits as possible."""
+        events = [event for event in events if not self.config.is_ours(event.sender)]
+        outcomes = await asyncio.gather(
+            *(self.store.transact(self.hearing.hear, event) for event in events), return_exceptions=True
+        )
+        for event, outcome in zip(events, outcomes, strict=True):
+            if isinstance(outcome, OSError | store.Error | asyncio.CancelledError):
+                raise outcome  # it is not written down: the homeserver must send it again
+            if isinstance(outcome, BaseException):
+                log.error("event %s could not be understood", event.id, exc_info=outcome)
+                await self.store.transact(self._keep, event, repr(outcome))
+
+    def _keep(self, tx: Tx, event: RoomEvent, reason: str) -> None:
+        """An event that we fail to understand is kept as a dead letter: nothing is lost, and it can be replayed."""
+        if tx.conversations.first_time(event.id):
+            uid = tx.queue.keep_event(payload.dump(event), reason)
+            body = self.say("event-failed", room=self.places.name(event.room), reason=reason, uid=uid)
+            self.places.tell_operators(tx, body)
+
+    async def _changed(self, destination: str, reason: str) -> None:
+        body = (
+            self.say("down", destination=destination, reason=reason)
+            if reason
+            else self.say("up", destination=destination)
+        )
+        await self.store.transact(self.places.tell_operators, body)
+
+    # --- how it is
+
+    def trouble(self) -> dict[str, str]:
+        """What is not ready, by name."""
+        found = {name: line.trouble for name, line in self.queue.lines.items() if line.trouble}
+        found |= {name: "not listening yet" for name, each in self.connectors.items() if not each.started()}
+        if not self._registered:
+            found["homeserver"] = "the bot is not registered yet"
+        elif not self.rooms.all_caught_up:
+            found["rooms"] = "catching up"
+        return found
+
+    async def depth(self) -> dict[str, int]:
+        """Rows by "destination state"."""
+        rows = await self.store.transact(lambda tx: tx.queue.depth())
+        return {f"{destination} {state}": count for (destination, state), count in rows.items()}
+
+    async def dead_letters(self) -> list[dict[str, Any]]:
+        """Every delivery given up, oldest first."""
+        rows: list[Delivery] = await self.store.transact(lambda tx: tx.queue.in_state("dead"))
+        return [asdict(row) for row in rows]
+
+    async def replay(self, uid: str) -> bool:
+        """Try a dead letter again; False when there is none of that name."""
+
+        def rule(tx: Tx) -> RoomEvent | bool:
+            row = tx.queue.get(uid)
+            if row is None or row.state != "dead":
+                return False
+            if row.kind == "event":
+                tx.queue.drop(uid)
+                return payload.load(RoomEvent, row.payload)
+            self.acts.replay(tx, row)
+            return True
+
+        found = await self.store.transact(rule)
+        if isinstance(found, RoomEvent):
+            await self.store.transact(self.hearing.understand, found)
+        return bool(found)
+
+
+class _Port:
+    """What one connector sees of the bridge."""
+
+    def __init__(self, bridge: Bridge, name: str) -> None:
+        self.spool: Spool = bridge.store.spool
+        self._bridge = bridge
+        self._name = name
+
+    async def accept(self, envelope: Envelope) -> None:
+        await self._bridge.store.transact(self._bridge.hub.accept, envelope)
+
+    def scopes(self) -> frozenset[str]:
+        return self._bridge.places.scopes_of(self._name)
+
+    def sign(self, text: str) -> str:
+        digest = hmac.new(self._bridge._secret, f"{self._name}:{text}".encode(), hashlib.sha256).digest()
+        return base64.b32encode(digest[:10]).decode().lower()
+
+
+@contextlib.asynccontextmanager
+async def opened(config: Config, connectors: dict[str, tuple[type[Connector], Any]]) -> AsyncIterator[Bridge]:
+    """A bridge ready to `run`. Raises `StoreBusy`, `sqlite3.Error`, `OSError`."""
+    timeout = aiohttp.ClientTimeout(total=config.homeserver.timeout)
+    async with store.opened(config.data) as memory:
+        pool = aiohttp.TCPConnector(limit=config.homeserver.in_flight * 2)
+        async with aiohttp.ClientSession(timeout=timeout, connector=pool) as session:
+            yield Bridge(config, connectors, memory, await memory.secret(), session)

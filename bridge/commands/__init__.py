@@ -1,0 +1,103 @@
+"""What people can type, and the reactions that mean the same: each calls one typed act."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+
+from bridge import payload
+from bridge.commands.acts import Acts
+from bridge.commands.parse import Command, command_of
+from bridge.commands.start import Starts
+from bridge.config import Config
+from bridge.model import Delivery, Draft, RoomEvent
+from bridge.outward import Outward, Refusal
+from bridge.store import Conversation, Tx
+from bridge.texts import Texts
+
+Act = Callable[[Tx, RoomEvent, Conversation], None]
+
+SEND, CANCEL = "📤", "❌"  # as `RoomEvent.key` has them, without U+FE0F
+
+
+class Commands:
+    """The words the bot obeys, and from whom. Each method is a rule: it runs inside one transaction."""
+
+    def __init__(self, config: Config, acts: Acts, starts: Starts, outward: Outward, say: Texts) -> None:
+        self._config = config
+        self._outward = outward
+        self._acts = acts
+        self._starts = starts
+        self._say = say
+        self._in_thread: dict[str, Act] = {
+            "send": acts.send,
+            "cancel": acts.cancel,
+            "retry": acts.retry,
+            "original": acts.original,
+        }
+
+    def words(self) -> list[str]:
+        """Every command, for help and for the docs."""
+        return sorted({"help", "reply", *self._in_thread, *self._starts.words()})
+
+    def obey(self, tx: Tx, event: RoomEvent, command: Command, conversation: Conversation | None) -> None:
+        """Do what was asked, or say why not and what to type instead."""
+        if command.name not in self.words() and conversation is None:
+            return  # elsewhere in the room "!word" may be meant for another bot
+        try:
+            self._only_inside(event.sender)
+            self._dispatch(tx, event, command, conversation)
+        except Refusal as refusal:
+            self._acts.answer(tx, event, conversation, str(refusal))
+
+    def _dispatch(self, tx: Tx, event: RoomEvent, command: Command, conversation: Conversation | None) -> None:
+        if command.name == "help":
+            self._acts.answer(tx, event, conversation, self.help())
+        elif command.name in self._starts.words():
+            self._starts.start(tx, event, command, conversation)
+        elif command.name not in self.words():
+            raise Refusal(self._say("unknown-command", command=command.name))
+        elif conversation is None:
+            raise Refusal(self._say("not-a-conversation", command=command.name))
+        elif command.name == "reply":
+            self._acts.reply(tx, event, conversation, command.rest, command.html)
+        else:
+            self._in_thread[command.name](tx, event, conversation)
+
+    def react(self, tx: Tx, event: RoomEvent, conversation: Conversation) -> None:
+        """A reaction that asks for something; any other is just a reaction."""
+        if event.key not in (SEND, CANCEL) or not self._config.is_inside(event.sender):
+            return
+        try:
+            if event.key == SEND:
+                self._acts.send_outward(tx, event, conversation)
+            else:
+                self._acts.stop(tx, event)
+        except Refusal as refusal:
+            self._acts.answer(tx, event, conversation, str(refusal))
+
+    def edited(self, tx: Tx, event: RoomEvent, delivery: Delivery) -> None:
+        """The author changed words that are on their way outward: the change goes with them, or they stay."""
+        draft = payload.load(Draft, delivery.payload)
+        if draft.author != event.sender:
+            return  # homeservers accept such an edit and clients do not show it
+        if draft.trigger != draft.source:  # asked by 📤: the whole message is the text
+            self._outward.edit(tx, delivery, event.body, event.html)
+            return
+        again = replace(event, id=event.replaces, replaces="")
+        command = command_of(again)
+        if command is not None and command.name == "reply" and command.rest:
+            self._outward.edit(tx, delivery, command.rest, command.html)
+        elif self._outward.cancel(tx, delivery) and command is not None and delivery.conversation:
+            self.obey(tx, again, command, tx.conversations.get(delivery.conversation))
+
+    def help(self) -> str:
+        """What can be typed here, a line each."""
+        lines = [self._say("help"), self._say("help-reply")]
+        lines += [self._say("help-start", command=word) for word in sorted(self._starts.words())]
+        lines += [self._say(f"help-{word}") for word in ("send", "cancel", "retry", "original", "help")]
+        return "\n".join([*lines, self._say("help-inside")])
+
+    def _only_inside(self, sender: str) -> None:
+        if not self._config.is_inside(sender):
+            raise Refusal(self._say("not-allowed", who=sender))

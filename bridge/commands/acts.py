@@ -1,0 +1,173 @@
+"""Acts on a conversation: answer outward, send, cancel, retry, show the original. Commands and reactions call them."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import replace
+
+from bridge import payload
+from bridge.connector import Connector
+from bridge.model import Answered, Delivery, Draft, Recipients, Rejected, RoomEvent
+from bridge.outward import Outward, Refusal
+from bridge.payload import Post
+from bridge.places import Places
+from bridge.store import Conversation, Item, Message, Tx
+from bridge.texts import Texts
+
+
+class Acts:
+    """What people can do with a conversation. Each method is a rule: it runs inside one transaction.
+
+    All raise `Refusal` with a sentence for the person who asked.
+    """
+
+    def __init__(self, places: Places, outward: Outward, connectors: dict[str, Connector], say: Texts) -> None:
+        self._places = places
+        self._outward = outward
+        self._connectors = connectors
+        self._say = say
+
+    # --- answering
+
+    def reply(self, tx: Tx, event: RoomEvent, conversation: Conversation, text: str, html: str) -> None:
+        """`!reply text`: the words are in the command itself."""
+        if not text.strip():
+            raise Refusal(self._say("nothing-to-say"))
+        answered = self._message_meant(tx, event, conversation)
+        draft = self._draft(tx, event.sender, conversation, answered)
+        self._outward.ask(
+            tx, replace(draft, text=text, html=html, room=event.room, source=event.id, trigger=event.id), conversation
+        )
+
+    def send_outward(self, tx: Tx, event: RoomEvent, conversation: Conversation) -> None:
+        """📤 on one's own message: its words, or its file, are fetched before the preview."""
+        if tx.queue.from_source(event.target):
+            return  # asked already: a repeated request does nothing
+        message = tx.conversations.message_of_event(event.target)
+        if message is not None and message.sender != event.sender:
+            raise Refusal(self._say("not-yours", author=tx.people.name(message.sender)))
+        if message is not None and message.role == "outward":
+            return  # it has left
+        draft = self._draft(tx, event.sender, conversation, None)
+        self._outward.ask(tx, replace(draft, room=event.room, source=event.target, trigger=event.id), conversation)
+
+    def _message_meant(self, tx: Tx, event: RoomEvent, conversation: Conversation) -> Message | None:
+        """The message from outside that a rich reply points at."""
+        message = tx.conversations.message_of_event(event.answers) if event.answers else None
+        outside = message and message.conversation == conversation.id and message.role in ("inward", "stranger")
+        return message if outside else None
+
+    def _draft(self, tx: Tx, author: str, conversation: Conversation, answered: Message | None) -> Draft:
+        """An empty draft to whom an answer goes: of the message meant, else the last from outside."""
+        item = self._item(tx, conversation, answered)
+        last = answered or tx.conversations.last_inward(conversation.id, item.id)
+        start = None if last else tx.conversations.start_of(conversation.id, item.id)
+        connector = self._connectors[item.connector]
+        if last is not None:
+            recipients = self._audience(connector, item, last)
+        elif start is not None:
+            recipients = payload.load(Recipients, start.memo)
+            last = tx.conversations.answerable(conversation.id, item.id)
+        else:
+            raise Refusal(self._nobody())
+        return Draft(
+            connector=item.connector, scope=item.scope, item=item.id,
+            title=self._title(item, last, start), author=author, author_name=tx.people.name(author),
+            recipients=recipients, answered=_answered(last, item) if last else None, asked=time.time(),
+        )  # fmt: skip
+
+    def _title(self, item: Item, last: Message | None, start: Message | None) -> str:
+        return (last.title if last else start.title if start else "") or item.title
+
+    def _item(self, tx: Tx, conversation: Conversation, answered: Message | None) -> Item:
+        items = tx.conversations.items_of(conversation.id)
+        if answered is not None:
+            items = [item for item in items if item.id == answered.item]
+        if not items:
+            raise Refusal(self._nobody())
+        if len(items) > 1:
+            raise Refusal(self._say("which-item", items="; ".join(item.title for item in items)))
+        return items[0]
+
+    def _nobody(self) -> str:
+        starts = [f"!{each.command}" for each in self._connectors.values() if each.command]
+        return self._say("nothing-outward", start=starts[0] if starts else "!help")
+
+    def _audience(self, connector: Connector, item: Item, last: Message) -> Recipients:
+        try:
+            return connector.audience(item.scope, _answered(last, item))
+        except Rejected as error:
+            raise Refusal(self._say("cannot-answer", reason=error)) from None
+
+    # --- what is on its way
+
+    def send(self, tx: Tx, event: RoomEvent, conversation: Conversation) -> None:
+        """`!send`: one's own drafts that are paused, or held, leave now."""
+        waiting = [
+            each for each in tx.queue.waiting(conversation.id, "paused", "held") if tx.queue.preview_of(each.uid)
+        ]
+        mine = [each for each in waiting if payload.load(Draft, each.payload).author == event.sender]
+        if not mine:
+            raise Refusal(self._not_sendable(tx, waiting))
+        for delivery in mine:
+            self._outward.send_now(tx, delivery)
+
+    def _not_sendable(self, tx: Tx, waiting: list[Delivery]) -> str:
+        if not waiting:
+            return self._say("nothing-held")
+        author = payload.load(Draft, waiting[0].payload).author
+        return self._say("not-yours", author=tx.people.name(author))
+
+    def cancel(self, tx: Tx, event: RoomEvent, conversation: Conversation) -> None:
+        """`!cancel`: what waits to leave the conversation is stopped (in a rich reply: that message)."""
+        waiting = tx.queue.stoppable(conversation.id)
+        if event.answers:
+            touched = {each.uid for each in tx.queue.touched_by(event.answers)}
+            waiting = [each for each in waiting if each.uid in touched] or waiting
+        if not waiting:
+            raise Refusal(self._say("nothing-held"))
+        for delivery in waiting:
+            self._outward.cancel(tx, delivery)
+
+    def stop(self, tx: Tx, event: RoomEvent) -> None:
+        """❌ on a held message, or on its preview."""
+        for delivery in tx.queue.touched_by(event.target):
+            self._outward.cancel(tx, delivery)
+
+    def retry(self, tx: Tx, event: RoomEvent, conversation: Conversation) -> None:
+        """`!retry`: dead letters of the conversation. What leaves the company is asked again first."""
+        dead = tx.queue.waiting(conversation.id, "dead")
+        if not dead:
+            raise Refusal(self._say("nothing-failed"))
+        for delivery in dead:
+            self.replay(tx, delivery)
+        self.answer(tx, event, conversation, self._say("retrying", count=len(dead)))
+
+    def replay(self, tx: Tx, delivery: Delivery) -> None:
+        """A dead letter goes to the end of its lane; a draft is asked again."""
+        if delivery.kind == "draft":
+            self._outward.retry(tx, delivery)
+        else:
+            tx.queue.move(delivery.uid, "ready")
+
+    # --- reading
+
+    def original(self, tx: Tx, event: RoomEvent, conversation: Conversation) -> None:
+        """`!original`: the message as it came, as a file in the thread."""
+        meant = tx.conversations.message_of_event(event.answers) if event.answers else None
+        message = meant if meant and meant.original else tx.conversations.last_original(conversation.id)
+        if message is None:
+            raise Refusal(self._say("no-original"))
+        file = payload.load_file(message.original)
+        post = Post(conversation.room, file.name, file=file, notice=True, answers=event.id)
+        self._places.post(tx, post, conversation.id)
+
+    def answer(self, tx: Tx, event: RoomEvent, conversation: Conversation | None, body: str) -> None:
+        """What the bot says to somebody who asked for something."""
+        answers = event.target if event.type == "m.reaction" else event.id
+        post = Post(event.room, body, notice=True, answers=answers)
+        self._places.post(tx, post, conversation.id if conversation else None)
+
+
+def _answered(message: Message, item: Item) -> Answered:
+    return Answered(message.remote, message.refs, message.title, message.memo, message.sender, item.scope)

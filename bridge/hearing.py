@@ -1,0 +1,103 @@
+"""What is heard in rooms: each Matrix event is written down once, found its conversation, and acted on if it asks."""
+
+from __future__ import annotations
+
+from bridge.commands import Commands
+from bridge.commands.parse import command_of
+from bridge.config import Config
+from bridge.model import RoomEvent
+from bridge.outward import Outward
+from bridge.payload import Enter, Post
+from bridge.places import Places
+from bridge.store import Conversation, Tx
+from bridge.texts import Texts
+
+MESSAGES = {"m.room.message", "m.sticker"}
+
+
+class Hearing:
+    """The rules for events of rooms. `hear` is a rule: it runs inside one transaction."""
+
+    def __init__(self, config: Config, places: Places, commands: Commands, outward: Outward, say: Texts) -> None:
+        self._config = config
+        self._places = places
+        self._commands = commands
+        self._outward = outward
+        self._say = say
+
+    def hear(self, tx: Tx, event: RoomEvent) -> bool:
+        """Take note of an event; False when it was heard before. Our own users' events mean nothing."""
+        if not tx.conversations.first_time(event.id):
+            return False
+        if not self._config.is_ours(event.sender):
+            self.understand(tx, event)
+        return True
+
+    def understand(self, tx: Tx, event: RoomEvent) -> None:
+        """Act on an event, whether it was heard before or not (a replay)."""
+        if event.type in MESSAGES and event.replaces:
+            self._edited(tx, event)
+        elif event.type in MESSAGES:
+            self._said(tx, event)
+        elif event.type == "m.reaction":
+            self._reacted(tx, event)
+        elif event.type == "m.room.redaction":
+            self._redacted(tx, event)
+        elif event.type == "m.room.member" and event.state_key:
+            self._member(tx, event, event.state_key)
+        elif event.type == "m.room.encryption":
+            self._places.post(tx, Post(event.room, self._say("encrypted"), notice=True))
+            self._places.tell_operators(tx, self._say("encrypted") + f" ({self._places.name(event.room)})")
+
+    def _said(self, tx: Tx, event: RoomEvent) -> None:
+        conversation = self._conversation(tx, event)
+        command = command_of(event)
+        if conversation is not None:
+            tx.conversations.add_message(conversation.id, "internal", event.sender, event=event.id)
+            tx.conversations.shown(conversation.id, event.id)
+        if command is not None:
+            self._commands.obey(tx, event, command, conversation)
+
+    def _member(self, tx: Tx, event: RoomEvent, mxid: str) -> None:
+        if mxid == self._config.bot_mxid:
+            if event.membership == "invite" and self._config.is_inside(event.sender):
+                self._places.post(tx, Enter(event.room, event.sender))
+            elif event.membership in ("leave", "ban"):
+                tx.people.left(mxid, event.room)
+                self._places.tell_operators(tx, self._say("kicked", room=self._places.name(event.room)))
+        elif event.membership == "join":
+            tx.people.named(mxid, event.name or mxid[1:].partition(":")[0])
+
+    def _conversation(self, tx: Tx, event: RoomEvent) -> Conversation | None:
+        """The conversation whose thread it is in, or whose message it answers; of this room only."""
+        found = tx.conversations.of_root(event.thread) if event.thread else None
+        found = found or (tx.conversations.of_event(event.answers) if event.answers else None)
+        return found if found and found.room == event.room else None
+
+    def _edited(self, tx: Tx, event: RoomEvent) -> None:
+        """Only the author's edit counts, and only for a message that is on its way outward or was."""
+        for delivery in tx.queue.from_source(event.replaces):
+            self._commands.edited(tx, event, delivery)
+        message = tx.conversations.message_of_event(event.replaces)
+        if message and message.role == "outward" and message.sender == event.sender:
+            self._left_already(tx, event, event.replaces, message.conversation)
+
+    def _reacted(self, tx: Tx, event: RoomEvent) -> None:
+        conversation = tx.conversations.of_event(event.target)
+        touched = tx.queue.touched_by(event.target)
+        if conversation is None and touched and touched[0].conversation:
+            conversation = tx.conversations.get(touched[0].conversation)
+        if conversation is not None and conversation.room == event.room:
+            self._commands.react(tx, event, conversation)
+
+    def _redacted(self, tx: Tx, event: RoomEvent) -> None:
+        """Taking back the words, or the request to send them, stops what has not left."""
+        for delivery in tx.queue.touched_by(event.target):
+            self._outward.cancel(tx, delivery)
+        message = tx.conversations.message_of_event(event.target)
+        if message and message.role == "outward":
+            self._left_already(tx, event, "", message.conversation)
+
+    def _left_already(self, tx: Tx, event: RoomEvent, answers: str, conversation: int) -> None:
+        post = Post(event.room, self._say("left-already"), notice=True, answers=answers, mentions=(event.sender,))
+        self._places.post(tx, post, conversation)

@@ -1,0 +1,183 @@
+"""Arrivals from tools: which conversation an envelope belongs to, who may speak in it, and what appears in the room."""
+
+from __future__ import annotations
+
+from bridge import payload
+from bridge.config import Config
+from bridge.model import Author, Envelope, File, Rejected
+from bridge.outward import Outward
+from bridge.payload import Post
+from bridge.places import Places, link
+from bridge.present import arrival, bare_title
+from bridge.store import Conversation, Tx
+from bridge.texts import Texts
+
+MOST_PEOPLE = 200  # participants taken from one message
+
+
+class Hub:
+    """The rules for what comes in. Each method is a rule: it runs inside one transaction."""
+
+    def __init__(self, config: Config, places: Places, outward: Outward, say: Texts) -> None:
+        self._config = config
+        self._places = places
+        self._outward = outward
+        self._say = say
+
+    def accept(self, tx: Tx, envelope: Envelope) -> None:
+        """Write an envelope down and what is to be shown of it. Raises `Rejected` when no room takes it."""
+        rooms = self._places.rooms_of(envelope.connector, envelope.scopes)
+        if not rooms:
+            raise Rejected(f"nobody here takes messages for {', '.join(envelope.scopes)}")
+        for file in (*envelope.files, *filter(None, [envelope.original])):
+            tx.keep(file)
+        if envelope.report and self._report(tx, envelope):
+            return
+        news: list[Conversation] = []
+        for room, scope in rooms.items():
+            if tx.conversations.first_time(f"{envelope.connector} {room} {envelope.key}"):
+                news.append(self._arrive(tx, envelope, room, scope))
+        self._name_each_other(tx, envelope.connector, news)
+
+    def _arrive(self, tx: Tx, envelope: Envelope, room: str, scope: str) -> Conversation:
+        item, others, belongs = self._item(tx, envelope, room)
+        conversation = tx.conversations.of_item(item, room)
+        first = conversation is None
+        conversation = conversation or tx.conversations.add(room, bare_title(envelope.title))
+        tx.conversations.link(conversation.id, item, scope)
+        self._remember(tx, envelope, item, belongs)
+        role = self._role(envelope.author, belongs)
+        number = tx.conversations.add_message(
+            conversation.id, role, envelope.author.account, item=item, remote=envelope.id, refs=envelope.refs[:20],
+            title=envelope.title, memo=envelope.memo, original=payload.dump_file(envelope.original),
+        )  # fmt: skip
+        self._show(tx, envelope, conversation, number, first=first, role=role)
+        if role == "inward" and not envelope.automatic:
+            self._outward.pause_all(tx, conversation, self._say("why-new-message"))
+        self._tell_related(tx, conversation, others)
+        return conversation
+
+    # --- where it belongs
+
+    def _item(self, tx: Tx, envelope: Envelope, room: str) -> tuple[int, list[int], bool]:
+        """(item, other items it refers to, whether the sender belongs to it)."""
+        known = self._known(tx, envelope)
+        if known:
+            item = known[0]
+            belongs = envelope.proof or tx.conversations.takes_part(item, envelope.author.account)
+            if belongs or tx.conversations.of_item(item, room):
+                return item, known[1:], belongs
+        taken = tx.conversations.item_named(envelope.connector, envelope.item or envelope.id)
+        remote = envelope.item or (envelope.id if taken is None else f"{envelope.id} {envelope.key}")
+        return tx.conversations.add_item(envelope.connector, remote, bare_title(envelope.title)), [], True
+
+    def _known(self, tx: Tx, envelope: Envelope) -> list[int]:
+        """Items by name, by what it answers (the nearest ancestor first), or because somebody answered it before."""
+        if envelope.item:
+            named = tx.conversations.item_named(envelope.connector, envelope.item)
+            return [named] if named is not None else []
+        return tx.conversations.items_referred(envelope.connector, (*envelope.refs, envelope.id))
+
+    def _remember(self, tx: Tx, envelope: Envelope, item: int, belongs: bool) -> None:
+        """A stranger can neither claim others' ids nor bring people in."""
+        refs = envelope.refs if belongs else ()
+        tx.conversations.refer(envelope.connector, (envelope.id, *refs), item)
+        if belongs:
+            people = (envelope.author, *envelope.people)[:MOST_PEOPLE]
+            tx.conversations.admit(item, (person.account for person in people))
+
+    def _role(self, author: Author, belongs: bool) -> str:
+        if not belongs:
+            return "stranger"
+        domain = author.account.rpartition("@")[2]
+        return "colleague" if author.verified and domain in self._config.inside.domains else "inward"
+
+    # --- what is shown
+
+    def _show(
+        self, tx: Tx, envelope: Envelope, conversation: Conversation, number: int, *, first: bool, role: str
+    ) -> None:
+        title = envelope.title if first or bare_title(envelope.title) != conversation.title else ""
+        body, html, shortened = arrival(
+            envelope, title or (self._say("no-subject") if first else ""), self._say, self._config.inline_text
+        )
+        if role == "stranger":
+            self._notice(tx, conversation, self._say("stranger", sender=envelope.author.account))
+        answered_event, answered = self._answered(tx, envelope, conversation)
+        self._post(
+            tx, conversation,
+            Post(
+                conversation.room, body, html, envelope.author, notice=envelope.automatic,
+                mentions=self._mentions(envelope, conversation, role),
+                answers=answered_event, answers_message=answered, message=number,
+            ),
+        )  # fmt: skip
+        if shortened:
+            data = envelope.text.encode(errors="replace")
+            self._file(tx, envelope, conversation, text_file(tx, "message.txt", data))
+        for file in envelope.files:
+            self._file(tx, envelope, conversation, file)
+        if envelope.problem:
+            self._notice(tx, conversation, self._say("problem", problem=envelope.problem))
+
+    def _answered(self, tx: Tx, envelope: Envelope, conversation: Conversation) -> tuple[str, int]:
+        for ref in envelope.refs[:20]:
+            for message in tx.conversations.messages_of_remote(ref):
+                if message.conversation == conversation.id:
+                    return message.event, message.id
+        return "", 0
+
+    def _mentions(self, envelope: Envelope, conversation: Conversation, role: str) -> tuple[str, ...]:
+        """Somebody must notice: whoever spoke outward last."""
+        return (conversation.speaker,) if conversation.speaker and role != "stranger" and not envelope.automatic else ()
+
+    def _file(self, tx: Tx, envelope: Envelope, conversation: Conversation, file: File) -> None:
+        self._post(tx, conversation, Post(conversation.room, file.name, author=envelope.author, file=file))
+
+    def _notice(self, tx: Tx, conversation: Conversation, body: str) -> None:
+        self._post(tx, conversation, Post(conversation.room, body, notice=True))
+
+    def _post(self, tx: Tx, conversation: Conversation, post: Post) -> None:
+        self._places.post(tx, post, conversation.id)
+
+    # --- conversations that know of each other
+
+    def _name_each_other(self, tx: Tx, connector: str, news: list[Conversation]) -> None:
+        for conversation in news:
+            for item in tx.conversations.items_of(conversation.id):
+                others = tx.conversations.elsewhere(item.id, conversation.id) if item.connector == connector else []
+                if others:
+                    rooms = ", ".join(sorted({self._places.name(other.room) for other in others}))
+                    self._notice(tx, conversation, self._say("elsewhere", rooms=rooms))
+
+    def _tell_related(self, tx: Tx, conversation: Conversation, items: list[int]) -> None:
+        """A message that could join two conversations goes to its nearest ancestor's; the other gets a link."""
+        for item in items:
+            other = tx.conversations.of_item(item, conversation.room)
+            if other and other.id != conversation.id and conversation.root:
+                self._notice(tx, other, self._say("related", links=link(conversation.room, conversation.root)))
+
+    # --- reports about what we sent
+
+    def _report(self, tx: Tx, envelope: Envelope) -> bool:
+        """Pin a bounce to the message it belongs to; False when it belongs to none of ours."""
+        report = envelope.report
+        assert report is not None
+        if not tx.conversations.first_time(f"{envelope.connector} report {envelope.key}"):
+            return True
+        message = tx.conversations.message_of_uid(report.about)
+        candidates = tx.conversations.messages_of_remote(report.about)
+        message = message or next((found for found in candidates if found.role == "outward"), None)
+        if message is None or not report.failed:
+            return False
+        self._outward.bounced(tx, message, report)
+        return True
+
+
+def text_file(tx: Tx, name: str, data: bytes) -> File:
+    """A text file of our own making, in the spool with this commit."""
+    import hashlib
+
+    file = File(name, "text/plain; charset=utf-8", len(data), hashlib.sha256(data).hexdigest(), data=data)
+    tx.keep(file)
+    return file

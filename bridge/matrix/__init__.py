@@ -1,0 +1,1 @@
+"""Everything that speaks Matrix: the appservice's routes, the client, ghosts, rendering, media, catch-up."""

@@ -1,0 +1,126 @@
+"""The homeserver's client-server API as one of our users: requests, and what their failures mean."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import AsyncIterator
+from typing import Any
+
+import aiohttp
+from mautrix.api import HTTPAPI, Method
+from mautrix.errors import MatrixRequestError
+from mautrix.errors.base import MatrixResponseError
+from mautrix.errors.request import make_request_error
+
+from bridge.model import Deferred, Rejected, Unavailable
+
+DEVICE = "PASSERELLE"  # sends of a device are remembered by the homeserver across its restart (MSC4190)
+_TROUBLE = {401, 408, 425, 429, 502, 503, 504, 507, 520, 521, 522, 523, 524}
+_TOKEN = {"M_UNKNOWN_TOKEN", "M_MISSING_TOKEN", "M_USER_DEACTIVATED"}
+CHUNK = 256 * 1024
+
+
+class Client(HTTPAPI):
+    """One user of the appservice. `MatrixRequestError` is left to the caller where it asks for it, else translated."""
+
+    def __init__(self, url: str, token: str, session: aiohttp.ClientSession, mxid: str, *, device: bool = True) -> None:
+        super().__init__(
+            url,
+            token,
+            client_session=session,
+            default_retry_count=0,
+            as_user_id=mxid,  # type: ignore[arg-type]
+            as_device_id=DEVICE if device else None,  # type: ignore[arg-type]
+        )
+        self.mxid = mxid
+
+    def _log_request(self, *_: Any, **__: Any) -> None:
+        """Nothing: what people write does not belong in a log."""
+
+    _log_request_done = _log_request
+
+    async def _send(self, method, url, content, query_params, headers):  # type: ignore[no-untyped-def]
+        async with self.session.request(str(method), url, data=content, params=query_params, headers=headers) as answer:
+            if answer.status < 300:
+                return await answer.json(), answer
+            raise await _error(answer)
+
+    async def call(self, method: str, path: str, body: Any = None, **query: str) -> dict[str, Any]:
+        """One request. Raises `Rejected`, `Deferred`, `Unavailable`, or `MatrixRequestError` for a plain 4xx."""
+        try:
+            answer = await self.request(Method(method), path, body, query_params=query)
+        except MatrixRequestError as error:
+            raise translated(error) from None
+        except MatrixResponseError as error:
+            raise Unavailable(f"the homeserver's answer makes no sense: {error}") from None
+        except (aiohttp.ClientError, TimeoutError, json.JSONDecodeError) as error:
+            raise Unavailable(f"the homeserver does not answer: {type(error).__name__}") from None
+        if not isinstance(answer, dict):
+            raise Unavailable("the homeserver's answer is no JSON object")
+        return answer
+
+    async def upload(self, name: str, type_: str, size: int, chunks: AsyncIterator[bytes]) -> str:
+        """Put a file into the media repository, streamed; returns its mxc URI. Raises as `call`."""
+        headers = {"Content-Type": type_, "Content-Length": str(size), "Authorization": f"Bearer {self.token}"}
+        url = self.base_url / "_matrix/media/v3/upload"
+        params = {"filename": name, "user_id": self.mxid}
+        try:
+            async with self.session.post(
+                url, data=chunks, headers=headers, params=params, timeout=aiohttp.ClientTimeout(total=600)
+            ) as answer:
+                if answer.status >= 300:
+                    raise translated(await _error(answer))
+                return str((await answer.json())["content_uri"])
+        except (aiohttp.ClientError, TimeoutError) as error:
+            raise Unavailable(f"the upload was cut off: {type(error).__name__}") from None
+
+    async def download(self, mxc: str) -> AsyncIterator[bytes]:
+        """A file of the media repository in chunks. Raises as `call`."""
+        server, _, media = mxc.removeprefix("mxc://").partition("/")
+        url = self.base_url / "_matrix/client/v1/media/download" / server / media
+        headers = {"Authorization": f"Bearer {self.token}"}
+        try:
+            async with self.session.get(
+                url, headers=headers, params={"user_id": self.mxid}, timeout=aiohttp.ClientTimeout(total=600)
+            ) as answer:
+                if answer.status >= 300:
+                    raise translated(await _error(answer))
+                async for chunk in answer.content.iter_chunked(CHUNK):
+                    yield chunk
+        except (aiohttp.ClientError, TimeoutError) as error:
+            raise Unavailable(f"the download was cut off: {type(error).__name__}") from None
+
+
+async def _error(answer: aiohttp.ClientResponse) -> MatrixRequestError:
+    try:
+        text = await answer.text()
+        data = json.loads(text)
+    except (ValueError, aiohttp.ClientError):
+        text, data = "", {}
+    data = data if isinstance(data, dict) else {}
+    error = make_request_error(answer.status, text, data.get("errcode"), data.get("error"))
+    error.retry_after = _seconds(answer.headers.get("Retry-After"), data.get("retry_after_ms"))  # type: ignore[attr-defined]
+    return error
+
+
+def _seconds(header: str | None, milliseconds: Any) -> float | None:
+    """How long we are asked to wait (RFC 9110 10.2.3 in seconds, or Matrix' own), at most an hour."""
+    try:
+        if header is not None:
+            return min(3600.0, max(0.0, float(header)))
+        return min(3600.0, max(0.0, float(milliseconds) / 1000)) if milliseconds is not None else None
+    except (TypeError, ValueError):
+        return None
+
+
+def translated(error: MatrixRequestError) -> Exception:
+    """What a refusal means for a delivery: the homeserver's trouble, this message's for now, or for good."""
+    status, code = error.http_status, getattr(error, "errcode", None) or ""
+    said = f"{status} {code} {getattr(error, 'message', None) or ''}".strip()
+    if status in _TROUBLE or code in _TOKEN:
+        return Unavailable(f"the homeserver said {said}", getattr(error, "retry_after", None))
+    if status >= 500:
+        return Deferred(f"the homeserver said {said}")
+    if status == 413 or code == "M_TOO_LARGE":
+        return Rejected(f"the homeserver said {said}")
+    return error

@@ -1,0 +1,274 @@
+"""Matrix as a destination: each delivery becomes one event, exactly once, in the right thread, by the right user."""
+
+from __future__ import annotations
+
+import time
+import zlib
+from collections import OrderedDict
+from dataclasses import replace
+from typing import Any
+
+from mautrix.errors import MatrixRequestError
+
+from bridge import payload
+from bridge.config import Config
+from bridge.matrix import content
+from bridge.matrix.client import Client
+from bridge.matrix.fetch import Fetch
+from bridge.matrix.ghosts import Ghosts
+from bridge.matrix.rooms import Rooms
+from bridge.model import Delivery, Draft, Rejected, Unavailable
+from bridge.outward import Outward
+from bridge.payload import Enter, Mark, Post, Preview, Reword, Unmark
+from bridge.places import Places
+from bridge.present import preview, size
+from bridge.queue import Crossing
+from bridge.store import Store, Tx
+from bridge.texts import Texts
+
+MEMORY = 20 * 3600  # seconds the homeserver surely remembers our transaction ids (24 h for sends with a device)
+MOST_THREADS = 50_000
+
+
+class MatrixDestination:
+    """Deliveries into rooms."""
+
+    name = "matrix"
+    careful = False
+
+    def __init__(
+        self, config: Config, store: Store, ghosts: Ghosts, rooms: Rooms, places: Places, outward: Outward, say: Texts
+    ) -> None:
+        self.parallel = config.homeserver.in_flight
+        self._store = store
+        self._ghosts = ghosts
+        self._rooms = rooms
+        self._places = places
+        self._outward = outward
+        self._say = say
+        self._fetch = Fetch(ghosts, store)
+        self._threads: OrderedDict[int, tuple[str, str]] = OrderedDict()  # conversation: (root, latest)
+        self._kinds = {
+            "post": (Post, self._post),
+            "reword": (Reword, self._reword),
+            "mark": (Mark, self._mark),
+            "unmark": (Unmark, self._unmark),
+            "preview": (Preview, self._preview),
+            "enter": (Enter, self._enter),
+        }
+
+    async def deliver(self, delivery: Delivery) -> Crossing:
+        """Send the event. Raises `Rejected`, `Deferred`, `Unavailable` (see `queue.Destination`)."""
+        kind, act = self._kinds[delivery.kind]
+        return await act(delivery, payload.load(kind, delivery.payload))  # type: ignore[operator, no-any-return]
+
+    async def prepare(self, delivery: Delivery) -> None:
+        """Nothing: what a message needs is part of sending it."""
+
+    async def came_back(self) -> None:
+        """What happened in the rooms meanwhile must be known before anything leaves."""
+        self._rooms.distrust()
+
+    # --- kinds
+
+    async def _post(self, delivery: Delivery, post: Post) -> Crossing:
+        root, latest, answers = await self._thread(delivery, post)
+        sender = await self._ghosts.speaker(post.author, post.room)
+        try:
+            if post.file and not post.file.mxc:
+                post = await self._uploaded(delivery, post, sender)
+            body = content.message(post, delivery.uid, root, latest, answers)
+            event = await self._send(sender, delivery, post.room, "m.room.message", body)
+        except Rejected as error:
+            return await self._stub(delivery, post, str(error), (root, latest))
+        return self._shown(delivery, post.message, root, event)
+
+    async def _stub(self, delivery: Delivery, post: Post, reason: str, thread: tuple[str, str]) -> Crossing:
+        """A notice in its very place says what cannot be shown, so that the conversation goes on; the row is kept."""
+        body = content.message(
+            Post(post.room, self._unshown(post, reason), notice=True, mentions=post.mentions), delivery.uid, *thread, ""
+        )
+        stubbed = replace(delivery, uid=f"{delivery.uid}.stub")
+        event = await self._send(self._ghosts.bot, stubbed, post.room, "m.room.message", body)
+        to_room = self._shown(delivery, post.message, thread[0], event)
+
+        def crossing(tx: Tx) -> None:
+            to_room(tx)
+            uid = tx.queue.keep_dead(delivery, payload.dump(post), reason)
+            self._places.tell_operators(
+                tx,
+                self._say(
+                    "dead-letter", kind=delivery.kind, destination=self.name, room=self._places.name(post.room),
+                    reason=reason, uid=uid,
+                ),
+            )  # fmt: skip
+
+        return crossing
+
+    def _unshown(self, post: Post, reason: str) -> str:
+        if post.file:
+            return self._say("file-too-large", name=post.file.name, size=size(post.file.size), reason=reason)
+        return self._say("unshown", sender=post.author.account if post.author else "", reason=reason)
+
+    def _shown(self, delivery: Delivery, message: int, root: str, event: str) -> Crossing:
+        def crossing(tx: Tx) -> None:
+            if message:
+                tx.conversations.in_matrix(message, event)
+            if delivery.conversation:
+                tx.conversations.shown(delivery.conversation, event)
+
+        if delivery.conversation:
+            self._remember(delivery.conversation, root or event, event)
+        return crossing
+
+    async def _reword(self, delivery: Delivery, new: Reword) -> Crossing:
+        await self._send(
+            self._ghosts.bot, delivery, new.room, "m.room.message",
+            content.edit(new.body, new.html, new.event, delivery.uid),
+        )  # fmt: skip
+        return lambda tx: None
+
+    async def _mark(self, delivery: Delivery, mark: Mark) -> Crossing:
+        body = content.reaction(mark.event, mark.key, delivery.uid)
+        try:
+            event = await self._send(self._ghosts.bot, delivery, mark.room, "m.reaction", body)
+        except _Annotated:
+            return lambda tx: None
+        return lambda tx: tx.conversations.marked(mark.event, mark.key, event)
+
+    async def _unmark(self, delivery: Delivery, mark: Unmark) -> Crossing:
+        event = await self._store.transact(lambda tx: tx.conversations.mark(mark.event, mark.key))
+        if event:
+            path = f"_matrix/client/v3/rooms/{mark.room}/redact/{event}/{_transaction(delivery, self._ghosts.bot)}"
+            try:
+                await self._ghosts.bot.call("PUT", path, {})
+            except MatrixRequestError as error:
+                if error.http_status not in (403, 404):
+                    raise Rejected(str(error)) from None
+        return lambda tx: tx.conversations.unmarked(mark.event, mark.key)
+
+    async def _preview(self, delivery: Delivery, shown: Preview) -> Crossing:
+        draft = await self._completed(shown)
+        row = await self._store.transact(lambda tx: tx.queue.get(shown.draft))
+        if draft is None or row is None:
+            return lambda tx: None
+        body, html = preview(draft, self._say, self._outward.footer(row))
+        post = Post(shown.room, body, html, notice=True, answers=draft.source)
+        root, latest, answers = await self._thread(delivery, post)
+        event = await self._send(
+            self._ghosts.bot, delivery, shown.room, "m.room.message",
+            content.message(post, delivery.uid, root, latest, answers),
+        )  # fmt: skip
+        to_room = self._shown(delivery, 0, root, event)
+
+        def crossing(tx: Tx) -> None:
+            to_room(tx)
+            self._outward.shown(tx, shown.draft, event)
+
+        return crossing
+
+    async def _enter(self, delivery: Delivery, invitation: Enter) -> Crossing:
+        await self._rooms.invited(invitation.room, invitation.sender)
+        return lambda tx: None
+
+    async def _completed(self, shown: Preview) -> Draft | None:
+        """The draft with its words, files and transcript; None when it is gone or cannot be sent."""
+        row = await self._store.transact(lambda tx: tx.queue.get(shown.draft))
+        if row is None:
+            return None
+        before = payload.load(Draft, row.payload)
+        try:
+            after = await self._fetch.completed(before)
+        except Rejected as error:
+            await self._store.transact(self._outward.unfit, shown.draft, str(error))
+            return None
+        return await self._store.transact(self._outward.filled, shown.draft, before, after)
+
+    # --- what they share
+
+    async def _thread(self, delivery: Delivery, post: Post) -> tuple[str, str, str]:
+        """(root, latest, event answered) for a message of a conversation, "" where there is none."""
+        answers = post.answers
+        if not delivery.conversation:
+            return "", "", answers
+        known = self._threads.get(delivery.conversation)
+        if known is None or (post.answers_message and not answers):
+            conversation, message = await self._store.transact(
+                lambda tx: (
+                    tx.conversations.get(delivery.conversation or 0),
+                    tx.conversations.message(post.answers_message) if post.answers_message else None,
+                )
+            )
+            answers = answers or (message.event if message else "")
+            known = (conversation.root, conversation.latest) if conversation else ("", "")
+        return *known, answers
+
+    def _remember(self, conversation: int, root: str, latest: str) -> None:
+        self._threads[conversation] = (root, latest)
+        self._threads.move_to_end(conversation)
+        if len(self._threads) > MOST_THREADS:
+            self._threads.popitem(last=False)
+
+    async def _uploaded(self, delivery: Delivery, post: Post, sender: Client) -> Post:
+        """The file is put into the media repository and its address saved, before the event that shows it."""
+        assert post.file is not None
+        name, type_, chunks = post.file.name, post.file.type, self._store.spool.stream(post.file)
+        try:
+            mxc = await sender.upload(name, type_, post.file.size, chunks)
+        except MatrixRequestError as error:
+            raise Rejected(str(error)) from None
+        except FileNotFoundError:
+            raise Rejected(self._say("original-gone")) from None
+        post = replace(post, file=replace(post.file, mxc=mxc))
+        await self._store.transact(lambda tx: tx.queue.amend(delivery.uid, payload.dump(post)))
+        return post
+
+    async def _send(self, sender: Client, delivery: Delivery, room: str, type_: str, body: dict[str, Any]) -> str:
+        """Send once: the homeserver remembers the transaction; beyond its memory we look into the room first."""
+        if delivery.doubt and time.time() - delivery.doubt > MEMORY:
+            found = await self._rooms.find(room, delivery.uid, delivery.created)
+            if found:
+                return found
+        path = f"_matrix/client/v3/rooms/{room}/send/{type_}/{_transaction(delivery, sender)}"
+        try:
+            return str((await sender.call("PUT", path, body))["event_id"])
+        except MatrixRequestError as error:
+            return await self._refused(error, sender, room, path, body)
+
+    async def _refused(
+        self, error: MatrixRequestError, sender: Client, room: str, path: str, body: dict[str, Any]
+    ) -> str:
+        if error.errcode == "M_DUPLICATE_ANNOTATION":
+            raise _Annotated
+        if error.http_status == 403:
+            await self._ghosts.forget(sender.mxid, room)
+            await self._ghosts.join(sender.mxid, room)
+            try:
+                return str((await sender.call("PUT", path, body))["event_id"])
+            except MatrixRequestError as again:
+                raise Unavailable(f"{sender.mxid} may not speak in {room}: {again}") from None
+        raise Rejected(f"{error.http_status} {error.errcode}: {error.message}")
+
+    # --- giving up
+
+    def gave_up(self, tx: Tx, delivery: Delivery, reason: str) -> bool:
+        """A mark or a new wording may go; anything with words stays, and operators are told."""
+        if delivery.kind in ("mark", "unmark", "reword"):
+            return True
+        self._places.tell_operators(
+            tx,
+            self._say(
+                "dead-letter", kind=delivery.kind, destination=self.name, room=delivery.lane, reason=reason,
+                uid=delivery.uid,
+            ),
+        )  # fmt: skip
+        return False
+
+
+class _Annotated(Exception):
+    """The reaction is there already."""
+
+
+def _transaction(delivery: Delivery, sender: Client) -> str:
+    """The homeserver compares transaction ids for the whole appservice: the sender must be in it (FACTS: Synapse)."""
+    return f"{delivery.uid}.{zlib.crc32(sender.mxid.encode()):x}"

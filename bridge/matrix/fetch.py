@@ -1,0 +1,127 @@
+"""What an outward message is made of, fetched from the homeserver: the words or file of an event, a transcript."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import replace
+from typing import Any
+
+from mautrix.errors import MatrixRequestError
+
+from bridge.matrix.events import parse
+from bridge.matrix.ghosts import Ghosts
+from bridge.model import Draft, File, Rejected, RoomEvent
+from bridge.store import Store
+from bridge.text.plain import matrix_to_text
+
+PAGE = 100
+MOST = 500  # messages of a transcript
+
+
+class Fetch:
+    """Reads events and media as the bot. Raises `Rejected` when what was asked for cannot be sent."""
+
+    def __init__(self, ghosts: Ghosts, store: Store) -> None:
+        self._ghosts = ghosts
+        self._store = store
+
+    async def completed(self, draft: Draft) -> Draft:
+        """The draft with the words or the file of its source, and its transcript, if they are still missing."""
+        if draft.history and not draft.transcript:
+            draft = replace(draft, transcript=await self._transcript(draft))
+        if draft.text or draft.files or draft.source == draft.trigger:
+            return draft
+        event = await self._source(draft)
+        if event.file is not None:
+            return replace(draft, files=(event.file,))
+        return replace(draft, text=event.body, html=event.html)
+
+    async def spooled(self, files: tuple[File, ...], limit: int) -> tuple[File, ...]:
+        """The files with their content in the spool. Raises `Rejected` above `limit` bytes, or when media is gone."""
+        return tuple([await self._spooled(file, limit) for file in files])
+
+    async def _spooled(self, file: File, limit: int) -> File:
+        if file.hash:
+            return file
+        try:
+            kept = await self._store.spool.keep_stream(file.name, file.type, self._ghosts.bot.download(file.mxc), limit)
+        except MatrixRequestError as error:
+            raise Rejected(f"{file.name} cannot be read from the homeserver: {error}") from None
+        return replace(kept, mxc=file.mxc)
+
+    async def _source(self, draft: Draft) -> RoomEvent:
+        """The event whose words are to leave, as last edited by its author."""
+        try:
+            raw = await self._ghosts.bot.call("GET", f"_matrix/client/v3/rooms/{draft.room}/event/{draft.source}")
+        except MatrixRequestError:
+            raise Rejected("the message is no longer there") from None
+        event = parse({"room_id": draft.room, **raw})
+        if event is None or event.sender != draft.author:
+            raise Rejected("one sends one's own messages")
+        if event.type != "m.room.message" or not (event.body or event.file):
+            raise Rejected("the message has no words or file that could be sent")
+        if event.msgtype not in ("m.text", "m.emote", "m.notice") and event.file is None:
+            raise Rejected(f"a message of type {event.msgtype or event.type} cannot be sent")
+        return edited(raw, event)
+
+    async def _transcript(self, draft: Draft) -> str:
+        events = await (self._of_room(draft) if draft.history.isdigit() else self._of_thread(draft))
+        lines = [line for event in events if event.id != draft.source and (line := await self._line(event))]
+        return "\n\n".join(lines)
+
+    async def _of_thread(self, draft: Draft) -> list[RoomEvent]:
+        room, root = draft.room, draft.history
+        bot = self._ghosts.bot
+        found: list[dict[str, Any]] = []
+        query = {"dir": "f", "limit": str(PAGE)}
+        try:
+            found.append(await bot.call("GET", f"_matrix/client/v3/rooms/{room}/event/{root}"))
+            while len(found) < MOST:
+                path = f"_matrix/client/v1/rooms/{room}/relations/{root}/m.thread"
+                page = await bot.call("GET", path, **query)
+                found += page.get("chunk", [])
+                if "next_batch" not in page:
+                    break
+                query["from"] = page["next_batch"]
+        except MatrixRequestError as error:
+            raise Rejected(f"the conversation so far cannot be read: {error}") from None
+        return _readable(found, room)
+
+    async def _of_room(self, draft: Draft) -> list[RoomEvent]:
+        """The last messages of the room's main timeline before the request."""
+        wanted = min(int(draft.history), MOST)
+        try:
+            path = f"_matrix/client/v3/rooms/{draft.room}/messages"
+            page = await self._ghosts.bot.call("GET", path, dir="b", limit=str(wanted * 3 + 20))
+        except MatrixRequestError as error:
+            raise Rejected(f"the conversation so far cannot be read: {error}") from None
+        events = [event for event in _readable(page.get("chunk", [])[::-1], draft.room) if not event.thread]
+        return [event for event in events if event.when <= draft.asked + 60 and event.id != draft.source][-wanted:]
+
+    async def _line(self, event: RoomEvent) -> str:
+        if event.body.startswith("!") or event.sender == self._ghosts.bot.mxid:
+            return ""
+        name = self._ghosts.name(event.sender) or await self._store.transact(lambda tx: tx.people.name(event.sender))
+        at = time.strftime("%Y-%m-%d %H:%M", time.localtime(event.when))
+        text = f"[{event.file.name}]" if event.file else matrix_to_text(event.body, event.html)
+        return f"{name}, {at}:\n{text}" if text.strip() else ""
+
+
+def _readable(found: list[dict[str, Any]], room: str) -> list[RoomEvent]:
+    """Messages that people said, with their last edits, oldest first."""
+    events = []
+    for raw in found:
+        event = parse({"room_id": room, **raw})
+        if event and event.type == "m.room.message" and not event.replaces:
+            events.append(edited(raw, event))
+    return events
+
+
+def edited(raw: dict[str, Any], event: RoomEvent) -> RoomEvent:
+    """The event with the words of its last edit by its own author, which the homeserver bundles (spec 11.35)."""
+    relations = raw.get("unsigned", {}).get("m.relations", {}) if isinstance(raw.get("unsigned"), dict) else {}
+    latest = relations.get("m.replace") if isinstance(relations, dict) else None
+    new = parse({"room_id": event.room, **latest}) if isinstance(latest, dict) else None
+    if new is None or new.sender != event.sender or not new.body:
+        return event
+    return replace(event, body=new.body, html=new.html, file=new.file or event.file)

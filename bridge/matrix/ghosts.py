@@ -1,0 +1,165 @@
+"""Ghosts: the Matrix users that stand for people outside; registered, named and joined when they first speak."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import hashlib
+import re
+from collections import OrderedDict
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+import aiohttp
+from mautrix.errors import MatrixRequestError
+
+from bridge.config import Config
+from bridge.matrix.client import DEVICE, Client
+from bridge.model import Author, Unavailable
+from bridge.store import Store
+
+LONGEST = (
+    200  # characters of an encoded localpart; a user id has at most 255 bytes (spec, appendix "Common identifier")
+)
+_PLAIN = re.compile(r"[^a-z0-9._-]")
+MOST_CLIENTS = 10_000
+
+
+def localpart(prefix: str, author: Author) -> str:
+    """The ghost's localpart: stable, lower-case, other characters as =xx (spec, "Mapping from other character sets")."""
+    raw = f"{author.realm}_{author.account}".lower()
+    encoded = _PLAIN.sub(lambda match: "".join(f"={byte:02x}" for byte in match[0].encode(errors="replace")), raw)
+    if len(encoded) > LONGEST:
+        digest = base64.b32encode(hashlib.sha256(raw.encode(errors="replace")).digest()).decode().rstrip("=").lower()
+        encoded = f"{encoded[:100]}_{digest}"
+    return f"{prefix}{encoded}"
+
+
+def display_name(author: Author) -> str:
+    """The name, and where it comes from: anybody can write any name into a mail."""
+    origin = author.account.rpartition("@")[2] or author.realm
+    name = " ".join(author.name.split())[:80] or author.account.partition("@")[0]
+    return f"{name} ({origin})"
+
+
+class Ghosts:
+    """Every user of the appservice's namespace, the bot too."""
+
+    def __init__(self, config: Config, session: aiohttp.ClientSession, store: Store) -> None:
+        self._config = config
+        self._session = session
+        self._store = store
+        self._clients: OrderedDict[str, Client] = OrderedDict()
+        self._names: dict[str, str] = {}
+        self._joined: set[tuple[str, str]] = set()
+        self._making: dict[str, asyncio.Lock] = {}
+
+    async def load(self) -> None:
+        """What is known from earlier lives."""
+        self._names, self._joined = await self._store.transact(lambda tx: (tx.people.ghosts(), tx.people.memberships()))
+
+    @property
+    def bot(self) -> Client:
+        return self.client(self._config.bot_mxid)
+
+    def mxid(self, author: Author) -> str:
+        return f"@{localpart(self._config.appservice.ghosts, author)}:{self._config.homeserver.server_name}"
+
+    def client(self, mxid: str) -> Client:
+        client = self._clients.get(mxid)
+        if client is None:
+            token = self._config.appservice.as_token.get_secret_value()
+            client = self._clients[mxid] = Client(self._config.homeserver.url, token, self._session, mxid)
+            while len(self._clients) > MOST_CLIENTS:
+                self._clients.popitem(last=False)
+        return client
+
+    async def speaker(self, author: Author | None, room: str) -> Client:
+        """The user that speaks for `author` (None: the bot), registered, named and in the room."""
+        if author is None:
+            return self.bot
+        mxid = self.mxid(author)
+        if self._names.get(mxid) is None or (mxid, room) not in self._joined:
+            async with self._alone(mxid):
+                if self._names.get(mxid) is None:
+                    await self._introduce(mxid, author)
+                if (mxid, room) not in self._joined:
+                    await self.join(mxid, room)
+        return self.client(mxid)
+
+    @asynccontextmanager
+    async def _alone(self, mxid: str) -> AsyncIterator[None]:
+        """Two lanes may need the same new ghost at once."""
+        lock = self._making.setdefault(mxid, asyncio.Lock())
+        try:
+            async with lock:
+                yield
+        finally:
+            if not lock.locked():
+                self._making.pop(mxid, None)
+
+    async def _introduce(self, mxid: str, author: Author) -> None:
+        name = display_name(author)
+        await self.register(mxid)
+        await self.client(mxid).call("PUT", f"_matrix/client/v3/profile/{mxid}/displayname", {"displayname": name})
+        await self._store.transact(lambda tx: tx.people.registered(mxid, author.realm, author.account, name))
+        self._names[mxid] = name
+
+    async def register(self, mxid: str) -> None:
+        """Make the user and its device; both may exist already."""
+        body = {
+            "type": "m.login.application_service",
+            "username": mxid[1:].partition(":")[0],
+            "inhibit_login": True,
+        }
+        registrar = self._plain(self._config.bot_mxid)
+        registrar.as_user_id = None
+        try:
+            await registrar.call("POST", "_matrix/client/v3/register", body)
+        except MatrixRequestError as error:
+            if error.errcode != "M_USER_IN_USE":
+                raise Unavailable(f"the homeserver does not let us register {mxid}: {error}") from None
+        await self._plain(mxid).call("PUT", f"_matrix/client/v3/devices/{DEVICE}", {"display_name": "Passerelle"})
+
+    def _plain(self, mxid: str) -> Client:
+        """Without a device: it may not exist yet."""
+        token = self._config.appservice.as_token.get_secret_value()
+        return Client(self._config.homeserver.url, token, self._session, mxid, device=False)
+
+    async def join(self, mxid: str, room: str) -> None:
+        """Join, invited by the bot where that is needed. Raises `Unavailable` when a right is missing."""
+        path = f"_matrix/client/v3/rooms/{room}/join"
+        try:
+            await self.client(mxid).call("POST", path, {})
+        except MatrixRequestError:
+            await self._invite(mxid, room)
+            try:
+                await self.client(mxid).call("POST", path, {})
+            except MatrixRequestError as error:
+                raise Unavailable(f"{mxid} may not join {room}: {error}") from None
+        await self._store.transact(lambda tx: tx.people.joined(mxid, room))
+        self._joined.add((mxid, room))
+
+    async def _invite(self, mxid: str, room: str) -> None:
+        if mxid == self._config.bot_mxid:
+            return
+        try:
+            await self.bot.call("POST", f"_matrix/client/v3/rooms/{room}/invite", {"user_id": mxid})
+        except MatrixRequestError as error:
+            if "already in the room" not in str(error):
+                raise Unavailable(f"the bot may not invite into {room}: {error}") from None
+
+    def is_in(self, mxid: str, room: str) -> bool:
+        return (mxid, room) in self._joined
+
+    def knows(self, mxid: str) -> bool:
+        return mxid in self._names or mxid == self._config.bot_mxid
+
+    def name(self, mxid: str) -> str:
+        """The display name of a ghost, "" for others."""
+        return self._names.get(mxid, "")
+
+    async def forget(self, mxid: str, room: str) -> None:
+        """It is not in the room after all."""
+        await self._store.transact(lambda tx: tx.people.left(mxid, room))
+        self._joined.discard((mxid, room))

@@ -1,0 +1,205 @@
+"""The mapped rooms as the homeserver has them: joined, rights checked, and read without a gap (catch-up)."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+from mautrix.errors import MatrixRequestError
+
+from bridge.config import Config
+from bridge.matrix.content import DELIVERY
+from bridge.matrix.events import parse
+from bridge.matrix.ghosts import Ghosts
+from bridge.model import Deferred, RoomEvent, Unavailable
+from bridge.payload import Post
+from bridge.places import Places
+from bridge.store import Store, Tx
+from bridge.texts import Texts
+
+log = logging.getLogger(__name__)
+
+PAGE = 100
+RETRY = 2.0  # seconds between two looks at a room the homeserver did not show
+
+
+class Rooms:
+    """Which rooms are known without a gap. Nothing leaves the company from a room that is not."""
+
+    def __init__(
+        self, config: Config, store: Store, ghosts: Ghosts, places: Places, say: Texts,
+        hear: Callable[[list[RoomEvent]], Awaitable[None]],
+    ) -> None:  # fmt: skip
+        self._config = config
+        self._store = store
+        self._ghosts = ghosts
+        self._places = places
+        self._say = say
+        self._hear = hear
+        self._trusted: dict[str, asyncio.Event] = {}
+        self._look = asyncio.Event()
+
+    # --- the gate
+
+    def is_caught_up(self, room: str) -> bool:
+        return self._gate(room).is_set()
+
+    async def caught_up(self, room: str) -> None:
+        """Wait until everything that happened in a mapped room is known."""
+        if room in self._places.mapped():
+            await self._gate(room).wait()
+
+    def distrust(self) -> None:
+        """The homeserver was away: look again at every room before anything leaves."""
+        for gate in self._trusted.values():
+            gate.clear()
+        self._look.set()
+
+    def look(self) -> None:
+        """Look at the rooms now (the homeserver has just spoken to us)."""
+        self._look.set()
+
+    def _gate(self, room: str) -> asyncio.Event:
+        return self._trusted.setdefault(room, asyncio.Event())
+
+    @property
+    def all_caught_up(self) -> bool:
+        mapped = self._places.mapped()
+        return not self._places.unresolved() and all(self.is_caught_up(room) for room in mapped)
+
+    # --- the loop
+
+    async def run(self) -> None:
+        """Catch up at start, after each outage, and now and then for what the homeserver forgot to push."""
+        while True:
+            self._look.clear()
+            complete = await self._round()
+            try:
+                await asyncio.wait_for(self._look.wait(), self._config.catch_up if complete else RETRY)
+            except TimeoutError:
+                continue
+
+    async def _round(self) -> bool:
+        complete = await self._resolve()
+        for room in sorted(self._places.mapped()):
+            try:
+                await self._read(room)
+                self._gate(room).set()
+            except (Unavailable, Deferred, OSError) as error:
+                log.warning("catch-up of %s waits: %s", room, error)
+                complete = False
+        return complete
+
+    async def _resolve(self) -> bool:
+        """Find the rooms that mappings name by alias, and join them."""
+        names = [*self._places.unresolved(), self._config.management_room]
+        complete = True
+        for name in filter(None, names):
+            try:
+                await self._enter(name)
+            except (Unavailable, Deferred, OSError, MatrixRequestError) as error:
+                log.warning("the room %s cannot be entered yet: %s", name, error)
+                complete = False
+        return complete
+
+    async def _enter(self, name: str) -> None:
+        room = name
+        if name.startswith("#"):
+            answer = await self._ghosts.bot.call("GET", f"_matrix/client/v3/directory/room/{name.replace('#', '%23')}")
+            room = str(answer["room_id"])
+        await self.prepare(room)
+        await self._store.transact(lambda tx: tx.people.resolved(name, room))
+        self._places.resolve(name, room)
+        if name == self._config.management_room:
+            self._places.management = room
+
+    async def prepare(self, room: str) -> None:
+        """Be in the room and know its people by name."""
+        if not self._ghosts.is_in(self._config.bot_mxid, room):
+            await self._ghosts.join(self._config.bot_mxid, room)
+        answer = await self._ghosts.bot.call("GET", f"_matrix/client/v3/rooms/{room}/joined_members")
+        members = answer.get("joined", {})
+        names = {
+            mxid: member.get("display_name") or mxid[1:].partition(":")[0]
+            for mxid, member in members.items()
+            if isinstance(member, dict) and not self._config.is_ours(mxid)
+        }
+
+        def learn(tx: Tx) -> None:
+            for mxid, display in names.items():
+                tx.people.named(mxid, display)
+
+        await self._store.transact(learn)
+
+    # --- catch-up
+
+    async def _read(self, room: str) -> None:
+        """Hear everything since the marker. Without one the room is new: what was said before is none of ours."""
+        marker = await self._store.transact(lambda tx: tx.people.marker(room))
+        path = f"_matrix/client/v3/rooms/{room}/messages"
+        if not marker:
+            page = await self._page(path, dir="b", limit="1")
+            await self._mark(room, str(page.get("start", "")))
+            return
+        while True:
+            page = await self._page(path, dir="f", limit=str(PAGE), **{"from": marker})
+            events = [parse({"room_id": room, **raw}) for raw in page.get("chunk", [])]
+            await self._hear([event for event in events if event])
+            end = page.get("end")
+            if not events or not isinstance(end, str):
+                return
+            marker = end
+            await self._mark(room, marker)
+
+    async def _page(self, path: str, **query: str) -> dict[str, Any]:
+        try:
+            return await self._ghosts.bot.call("GET", path, **query)
+        except MatrixRequestError as error:
+            raise Unavailable(f"the homeserver does not show the room: {error}") from None
+
+    async def _mark(self, room: str, marker: str) -> None:
+        if marker:
+            await self._store.transact(lambda tx: tx.people.mark(room, marker))
+
+    async def find(self, room: str, uid: str, since: float) -> str:
+        """The event that carries one of our deliveries, among those newer than `since`; "" when there is none."""
+        query = {"dir": "b", "limit": str(PAGE)}
+        while True:
+            page = await self._page(f"_matrix/client/v3/rooms/{room}/messages", **query)
+            for raw in page.get("chunk", []):
+                if raw.get("content", {}).get(DELIVERY) == uid:
+                    return str(raw["event_id"])
+            old = any(raw.get("origin_server_ts", 0) / 1000 < since - 600 for raw in page.get("chunk", []))
+            if old or not page.get("chunk") or not page.get("end"):
+                return ""
+            query["from"] = page["end"]
+
+    # --- invited
+
+    async def invited(self, room: str, sender: str) -> None:
+        """Somebody of the company invited the bot: come, say what is possible here and which right is missing."""
+        await self.prepare(room)
+        scopes = sorted({mapping.scope for mapping in self._places.mappings_of(room)})
+        lines = [self._say("hello", scopes=", ".join(scopes))] if scopes else [self._say("hello-unmapped", room=room)]
+        lines += [self._say("lacks-right", right=self._say(right)) for right in await self.missing_rights(room)]
+        await self._store.transact(
+            lambda tx: self._places.post(tx, Post(room, "\n".join(lines), notice=True, mentions=(sender,)))
+        )
+
+    async def missing_rights(self, room: str) -> list[str]:
+        """What the bot cannot do here, as keys of the catalogue."""
+        bot = self._ghosts.bot
+        try:
+            levels = await bot.call("GET", f"_matrix/client/v3/rooms/{room}/state/m.room.power_levels")
+        except MatrixRequestError:
+            return []
+        mine = levels.get("users", {}).get(bot.mxid, levels.get("users_default", 0))
+        events = levels.get("events", {})
+        missing = []
+        if mine < events.get("m.room.message", levels.get("events_default", 0)):
+            missing.append("right-speak")
+        if mine < levels.get("invite", 0):
+            missing.append("right-invite")
+        return missing

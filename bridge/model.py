@@ -1,0 +1,220 @@
+"""The words of the bridge as frozen values: what arrives, what leaves, who said it. No I/O here."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Literal
+
+
+class Rejected(Exception):
+    """The other side refused this message for good: it becomes a dead letter and people are told why."""
+
+
+class Unavailable(Exception):
+    """The other side is in trouble (down, slow, refuses our login): wait and try again, whatever the message.
+
+    `retry_after` is the number of seconds the other side asked us to wait, or None.
+    """
+
+    def __init__(self, reason: str, retry_after: float | None = None) -> None:
+        super().__init__(reason)
+        self.retry_after = retry_after
+
+
+class Deferred(Exception):
+    """The other side took nothing and asks to come again later with this message; others may go on."""
+
+
+@dataclass(frozen=True, slots=True)
+class Author:
+    """A person on the other side: an account in a realm (the tool, or "mail" for an address everywhere the same)."""
+
+    realm: str
+    account: str  # a mail address, lower-cased; or the account's name in the tool
+    name: str = ""
+    verified: bool = False  # the other side vouches for the account; an unverified one never counts as inside
+
+
+@dataclass(frozen=True, slots=True)
+class File:
+    """A file that is in the spool (`hash`), in the homeserver's media repository (`mxc`), or in both.
+
+    `data` carries the bytes of a small file on their way into the spool; it is never written to a queue row.
+    """
+
+    name: str
+    type: str  # media type, RFC 6838
+    size: int  # bytes
+    hash: str = ""  # SHA-256 of the content, hex
+    mxc: str = ""
+    data: bytes | None = field(default=None, repr=False, compare=False)
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """What the other side says later of something we sent: a bounce, a delivery status (RFC 3464)."""
+
+    about: str  # uid of the delivery, or the remote id of the message
+    recipient: str
+    reason: str
+    failed: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class Envelope:
+    """One message as it arrived from a tool, parsed at the edge.
+
+    `refs` names the messages or items it answers, nearest first; `item` the item itself where the tool has a name for
+    it (a ticket's number), "" where the item is known by its messages only (a mail thread). `proof` says that it
+    belongs to what it answers beyond doubt (our signed id, or the tool says so). `memo` comes back to the plugin when
+    somebody answers this message.
+    """
+
+    connector: str
+    scopes: tuple[str, ...]
+    key: str  # the other side's own identity of this message, for deduplication
+    id: str  # how later messages will refer to it
+    author: Author
+    when: float  # seconds since the epoch
+    title: str = ""
+    text: str = ""
+    html: str = ""  # safe Matrix HTML, or ""
+    item: str = ""
+    refs: tuple[str, ...] = ()
+    proof: bool = False
+    people: tuple[Author, ...] = ()  # whom else it was sent to, ourselves left out
+    files: tuple[File, ...] = ()
+    original: File | None = None
+    folded: int = 0  # lines of quoted text left out of `text` and `html`
+    automatic: bool = False
+    problem: str = ""  # what could not be read, for people
+    report: Report | None = None
+    memo: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Address:
+    """Somebody an outward message goes to. Two addresses are equal when they reach the same account."""
+
+    account: str
+    name: str = field(default="", compare=False)
+
+    def __str__(self) -> str:
+        return f"{self.name} <{self.account}>" if self.name else self.account
+
+
+@dataclass(frozen=True, slots=True)
+class Recipients:
+    """Who would receive an outward message."""
+
+    to: tuple[Address, ...]
+    cc: tuple[Address, ...] = ()
+
+    @property
+    def all(self) -> tuple[Address, ...]:
+        return self.to + self.cc
+
+
+@dataclass(frozen=True, slots=True)
+class Answered:
+    """The message that an outward one answers, as its connector remembers it."""
+
+    id: str
+    refs: tuple[str, ...]  # what that message answered itself, nearest first
+    title: str
+    memo: str
+    author: str
+    scope: str
+
+
+@dataclass(frozen=True, slots=True)
+class Draft:
+    """An outward message of an employee, on its way to one item of one connector."""
+
+    connector: str
+    scope: str
+    item: int  # our number of the item
+    title: str
+    author: str  # Matrix user id of the employee who sends it
+    author_name: str
+    recipients: Recipients
+    text: str = ""
+    html: str = ""  # Matrix HTML as the employee's client made it, not yet cleaned
+    files: tuple[File, ...] = ()
+    transcript: str = ""
+    answered: Answered | None = None
+    room: str = ""
+    source: str = ""  # the event that holds the words
+    trigger: str = ""  # the event that asked to send them
+    asked: float = 0.0  # when, seconds since the epoch
+    history: str = ""  # what the transcript is of: a thread's root, or how many messages of the room
+    pending: tuple[Address, ...] = ()  # when some have it already: those still to be reached
+
+
+@dataclass(frozen=True, slots=True)
+class Sent:
+    """The other side's yes: the id it will be known by, and what became of single recipients."""
+
+    id: str
+    reply: str = ""  # what the other side said, for people
+    deferred: tuple[Address, ...] = ()  # not accepted yet: to be tried again
+    refused: tuple[tuple[Address, str], ...] = ()  # refused for good, with the reason
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """One line of a connector's self-check."""
+
+    ok: bool
+    what: str
+    remedy: str = ""
+
+
+Lifecycle = Literal["ready", "asked", "held", "paused", "dead"]
+
+
+@dataclass(frozen=True, slots=True)
+class Delivery:
+    """A row of the queue: one thing on its way to one destination.
+
+    `uid` is its identity at the other side and never changes; `id` is its place in the lane. `payload` is JSON of what
+    the destination delivers. `doubt` is when an attempt began of which we do not know how it ended.
+    """
+
+    id: int
+    uid: str
+    lane: str
+    destination: str  # "matrix", or a connector's name
+    kind: str
+    payload: str
+    state: Lifecycle
+    conversation: int | None
+    created: float
+    attempts: int = 0
+    due: float = 0.0
+    doubt: float | None = None
+    error: str = ""
+    hold: float = 0.0  # seconds still to be held
+
+
+@dataclass(frozen=True, slots=True)
+class RoomEvent:
+    """A Matrix event of a room, parsed at the edge; what does not apply is "" or None."""
+
+    id: str
+    room: str
+    sender: str
+    type: str
+    when: float = 0.0  # seconds since the epoch, as the homeserver says
+    msgtype: str = ""
+    body: str = ""  # without the fallback of a rich reply
+    html: str = ""  # formatted_body without the fallback
+    thread: str = ""  # root of the thread it is in
+    answers: str = ""  # event it is a rich reply to (never a thread's fallback)
+    replaces: str = ""  # event whose words this one replaces
+    target: str = ""  # event a reaction or a redaction is about
+    key: str = ""  # of a reaction, without U+FE0F
+    file: File | None = None
+    state_key: str | None = None
+    membership: str = ""
+    name: str = ""  # display name in a membership

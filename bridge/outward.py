@@ -1,0 +1,286 @@
+"""What leaves: a draft is asked, previewed, held, perhaps paused, released, sent; until then it can be stopped."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import replace
+
+from bridge import payload
+from bridge.config import Config
+from bridge.model import Delivery, Draft, Recipients, Report, Sent
+from bridge.payload import Mark, Post, Preview, Reword, Unmark
+from bridge.places import Places
+from bridge.present import preview, size
+from bridge.text.html import matrix_to_mail_html
+from bridge.text.plain import matrix_to_text
+from bridge.store import Conversation, Message, Tx
+from bridge.texts import Texts
+
+HELD, LEFT, FAILED = "⏳", "✉️", "⚠️"
+RECENT = 600  # seconds in which messages to one address are counted
+
+
+class Refusal(Exception):
+    """What was asked is not possible; the text says why and what to do instead."""
+
+
+class Outward:
+    """The rules of drafts. Each method is a rule: it runs inside one transaction."""
+
+    def __init__(self, config: Config, places: Places, say: Texts) -> None:
+        self._config = config
+        self._places = places
+        self._say = say
+
+    # --- asked
+
+    def ask(self, tx: Tx, draft: Draft, conversation: Conversation) -> str:
+        """Write down a draft and ask the room for confirmation. Raises `Refusal` when policy forbids it."""
+        draft = leaving(draft)
+        self.check(draft)
+        uid = tx.queue.add_draft(
+            f"{draft.connector}:{conversation.id}", draft.connector, payload.dump(draft), conversation.id,
+            draft.author, draft.source, draft.trigger,
+        )  # fmt: skip
+        self._places.post(tx, Preview(draft.room, uid), conversation.id)
+        return uid
+
+    def check(self, draft: Draft) -> None:
+        """The policy, in one place for every way out. Raises `Refusal`."""
+        allowed = self._config.outward.domains
+        for address in draft.recipients.all:
+            if allowed and address.account.rpartition("@")[2] not in allowed:
+                domains = ", ".join(sorted(allowed))
+                raise Refusal(self._say("domain-not-allowed", address=address.account, domains=domains))
+        total = sum(file.size for file in draft.files)
+        if total > self._config.outward.max_size:
+            limit = size(self._config.outward.max_size)
+            raise Refusal(self._say("too-much", size=size(total), limit=limit))
+
+    def shown(self, tx: Tx, uid: str, event: str) -> None:
+        """The preview is in the room: the hold begins, and people see that something waits."""
+        delivery = tx.queue.get(uid)
+        if delivery is None:  # cancelled before anybody saw it
+            return
+        tx.queue.previewed(uid, event)
+        draft = payload.load(Draft, delivery.payload)
+        if delivery.state in ("asked", "held"):
+            seconds = self._config.outward.hold
+            tx.queue.move(uid, "held", hold=seconds)
+            tx.timers.append((uid, seconds))
+        self._mark(tx, delivery, draft, HELD)
+
+    def footer(self, delivery: Delivery) -> str:
+        """The last line of a preview: when it leaves, or why it does not."""
+        if delivery.state == "paused":
+            return self._say("preview-paused", why=delivery.error)
+        return self._say("preview-hold", seconds=round(self._config.outward.hold))
+
+    def filled(self, tx: Tx, uid: str, before: Draft, after: Draft) -> Draft | None:
+        """Content that was fetched; an edit that came meanwhile wins. None when there is nothing left to preview."""
+        delivery = tx.queue.get(uid)
+        if delivery is None:  # cancelled
+            return None
+        now = payload.load(Draft, delivery.payload)
+        if now != before:
+            after = replace(after, text=now.text, html=now.html)
+        after = leaving(after)
+        if not after.text and after.files and self._joined(tx, delivery, after):
+            return None
+        tx.queue.amend(uid, payload.dump(after))
+        return after
+
+    def _joined(self, tx: Tx, delivery: Delivery, draft: Draft) -> bool:
+        """A file sent while the author's own words wait for the same people goes with them, previewed again, whole."""
+        assert delivery.conversation is not None
+        for other in tx.queue.waiting(delivery.conversation, "asked", "held"):
+            words = payload.load(Draft, other.payload)
+            if other.uid != delivery.uid and (words.author, words.recipients) == (draft.author, draft.recipients):
+                joined = replace(words, files=(*words.files, *draft.files))
+                self.check(joined)
+                tx.queue.amend(other.uid, payload.dump(joined))
+                tx.queue.drop(delivery.uid)
+                self._places.post(tx, Preview(draft.room, other.uid), delivery.conversation)
+                return True
+        return False
+
+    def unfit(self, tx: Tx, uid: str, reason: str) -> None:
+        """What was to be sent cannot be: it is dropped and the room is told."""
+        delivery = tx.queue.get(uid)
+        if delivery is not None:
+            tx.queue.drop(uid)
+            draft = payload.load(Draft, delivery.payload)
+            body = self._say("cannot-answer", reason=reason)
+            self._notice(tx, delivery, draft, body)
+
+    # --- stopped, changed, paused
+
+    def cancel(self, tx: Tx, delivery: Delivery) -> bool:
+        """Stop a draft; False (and the room is told) when it has left or may have."""
+        draft = payload.load(Draft, delivery.payload)
+        if delivery.state == "ready" and delivery.doubt is not None:
+            self._notice(tx, delivery, draft, self._say("left-already"))
+            return False
+        if delivery.state == "dead":
+            return False
+        self._reword(tx, delivery, draft, self._say("preview-cancelled"))
+        self._unmark(tx, delivery, draft, HELD)
+        tx.queue.drop(delivery.uid)
+        return True
+
+    def edit(self, tx: Tx, delivery: Delivery, text: str, html: str) -> None:
+        """The author changed the words: so does what leaves, and the hold begins again."""
+        draft = payload.load(Draft, delivery.payload)
+        if delivery.state == "ready" and delivery.doubt is not None:
+            self._notice(tx, delivery, draft, self._say("left-already"))
+            return
+        changed = leaving(replace(draft, text=text, html=html))
+        tx.queue.amend(delivery.uid, payload.dump(changed))
+        event = tx.queue.preview_of(delivery.uid)
+        if not event:  # the preview in flight may show the old words
+            self._places.post(tx, Preview(draft.room, delivery.uid), delivery.conversation)
+            return
+        if delivery.state == "held":
+            tx.queue.move(delivery.uid, "held", hold=self._config.outward.hold)
+            tx.timers.append((delivery.uid, self._config.outward.hold))
+        body, html = preview(changed, self._say, self.footer(delivery))
+        self._places.post(tx, Reword(draft.room, event, body, html), delivery.conversation)
+
+    def pause(self, tx: Tx, delivery: Delivery, why: str) -> None:
+        """It stays until somebody says `!send`."""
+        tx.queue.move(delivery.uid, "paused", error=why)
+        paused = replace(delivery, state="paused", error=why)
+        draft = payload.load(Draft, delivery.payload)
+        body, html = preview(draft, self._say, self.footer(paused))
+        event = tx.queue.preview_of(delivery.uid)
+        if event:
+            self._places.post(tx, Reword(draft.room, event, body, html), delivery.conversation)
+            self._notice(tx, delivery, draft, self.footer(paused), mentions=(draft.author,))
+
+    def pause_all(self, tx: Tx, conversation: Conversation, why: str) -> None:
+        """Somebody outside wrote meanwhile: what is asked or held in the conversation waits for a second look."""
+        for delivery in tx.queue.waiting(conversation.id, "asked", "held"):
+            self.pause(tx, delivery, why)
+
+    # --- released
+
+    def hold_over(self, tx: Tx, uid: str) -> None:
+        """The hold has run out: it leaves, unless something happened meanwhile."""
+        delivery = tx.queue.get(uid)
+        if delivery is None or delivery.state != "held":
+            return
+        draft = payload.load(Draft, delivery.payload)
+        why = self._second_look(tx, draft)
+        if why:
+            self.pause(tx, delivery, why)
+        else:
+            tx.queue.move(uid, "ready")
+
+    def _second_look(self, tx: Tx, draft: Draft) -> str:
+        age = time.time() - draft.asked
+        if age > self._config.outward.ask_again:
+            return self._say("why-old", minutes=round(age / 60))
+        most = self._config.outward.per_address
+        for address in draft.recipients.all if most else ():
+            count = tx.queue.recent_to(address.account, time.time() - RECENT)
+            if count >= most:
+                return self._say("why-often", count=count, address=address.account)
+        return ""
+
+    def send_now(self, tx: Tx, delivery: Delivery) -> None:
+        """Somebody said `!send`: no more waiting."""
+        tx.queue.move(delivery.uid, "ready")
+
+    def ask_again(self, tx: Tx) -> None:
+        """After a start: what was released long ago and certainly has not left is asked again."""
+        for delivery in tx.queue.drafts_ready():
+            draft = payload.load(Draft, delivery.payload)
+            age = time.time() - draft.asked
+            if delivery.doubt is None and age > self._config.outward.ask_again:
+                self.pause(tx, delivery, self._say("why-old", minutes=round(age / 60)))
+
+    # --- left, or not
+
+    def sent(self, tx: Tx, delivery: Delivery, draft: Draft, sent: Sent) -> float | None:
+        """The other side said yes, at least for some: remember its id, tell the room, try the others again."""
+        conversation = delivery.conversation
+        assert conversation is not None
+        if tx.conversations.message_of_uid(delivery.uid) is None:
+            self._first_yes(tx, delivery, draft, sent, conversation)
+        for address, reason in sent.refused:
+            self._notice(tx, delivery, draft, self._say("partly-refused", address=address.account, reason=reason))
+        tx.queue.note_sent(address.account for address in draft.recipients.all if address not in sent.deferred)
+        if not sent.deferred:
+            return None
+        tx.queue.amend(delivery.uid, payload.dump(replace(draft, pending=sent.deferred)))
+        return time.time() + float(min(300, 10 * 2 ** min(delivery.attempts, 5)))
+
+    def _first_yes(self, tx: Tx, delivery: Delivery, draft: Draft, sent: Sent, conversation: int) -> None:
+        refs = (draft.answered.id, *draft.answered.refs) if draft.answered else ()
+        tx.conversations.add_message(
+            conversation, "outward", draft.author, item=draft.item, remote=sent.id, refs=refs[:20],
+            event=draft.source, title=draft.title, memo=draft.answered.memo if draft.answered else "",
+            uid=delivery.uid,
+        )  # fmt: skip
+        tx.conversations.refer(draft.connector, (sent.id,), draft.item)
+        tx.conversations.admit(draft.item, (address.account for address in draft.recipients.all))
+        tx.conversations.spoke(conversation, draft.author)
+        self._unmark(tx, delivery, draft, HELD)
+        self._mark(tx, delivery, draft, LEFT)
+        to = ", ".join(address.account for address in draft.recipients.all)
+        self._reword(tx, delivery, draft, self._say("preview-sent", connector=draft.connector, to=to))
+
+    def gave_up(self, tx: Tx, delivery: Delivery, reason: str) -> None:
+        """It will not leave by itself any more: the author is told why."""
+        draft = payload.load(Draft, delivery.payload)
+        self._unmark(tx, delivery, draft, HELD)
+        self._mark(tx, delivery, draft, FAILED)
+        to = ", ".join(address.account for address in (draft.pending or draft.recipients.all))
+        self._notice(tx, delivery, draft, self._say("failed", to=to, reason=reason), mentions=(draft.author,))
+
+    def retry(self, tx: Tx, delivery: Delivery) -> None:
+        """A dead draft is asked again, with a new preview and a new hold."""
+        draft = replace(payload.load(Draft, delivery.payload), asked=time.time())
+        tx.queue.revive(delivery.uid, "asked", payload.dump(draft))
+        self._unmark(tx, delivery, draft, FAILED)
+        self._places.post(tx, Preview(draft.room, delivery.uid), delivery.conversation)
+
+    def bounced(self, tx: Tx, message: Message, report: Report) -> None:
+        """The other side could not deliver what it had accepted."""
+        conversation = tx.conversations.get(message.conversation)
+        assert conversation is not None
+        body = self._say("bounced", recipient=report.recipient, reason=report.reason)
+        post = Post(conversation.room, body, notice=True, answers=message.event, mentions=(message.sender,))
+        self._places.post(tx, post, conversation.id)
+        if message.event:
+            self._places.post(tx, Mark(conversation.room, message.event, FAILED), conversation.id)
+
+    # --- what the room sees
+
+    def _notice(self, tx: Tx, delivery: Delivery, draft: Draft, body: str, mentions: Sequence[str] = ()) -> None:
+        post = Post(draft.room, body, notice=True, answers=draft.source, mentions=tuple(mentions))
+        self._places.post(tx, post, delivery.conversation)
+
+    def _mark(self, tx: Tx, delivery: Delivery, draft: Draft, key: str) -> None:
+        if draft.source:
+            self._places.post(tx, Mark(draft.room, draft.source, key), delivery.conversation)
+
+    def _unmark(self, tx: Tx, delivery: Delivery, draft: Draft, key: str) -> None:
+        if draft.source:
+            self._places.post(tx, Unmark(draft.room, draft.source, key), delivery.conversation)
+
+    def _reword(self, tx: Tx, delivery: Delivery, draft: Draft, body: str) -> None:
+        event = tx.queue.preview_of(delivery.uid)
+        if event:
+            self._places.post(tx, Reword(draft.room, event, body), delivery.conversation)
+
+
+def leaving(draft: Draft) -> Draft:
+    """The draft as people outside may see it: no quotes of inside messages, no links into the company's rooms."""
+    html = matrix_to_mail_html(draft.html) if draft.html else ""
+    return replace(draft, text=matrix_to_text(draft.text, draft.html).strip(), html=html)
+
+
+def everyone(recipients: Recipients) -> str:
+    return ", ".join(address.account for address in recipients.all)

@@ -1,0 +1,115 @@
+"""What deliveries carry, as JSON: what is to appear in a room, and drafts on their way outward."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+from pydantic import TypeAdapter
+
+from bridge.model import Author, Draft, File, Recipients, RoomEvent
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class Post:
+    """A message to show in a room, in the thread of its conversation if it has one; by a ghost or the bot."""
+
+    room: str
+    body: str
+    html: str = ""
+    author: Author | None = None  # None: the bot
+    notice: bool = False
+    mentions: tuple[str, ...] = ()
+    file: File | None = None
+    answers: str = ""  # event it is a rich reply to
+    answers_message: int = 0  # or our number of that message, while its event is not known
+    message: int = 0  # our number of the message it shows
+
+
+@dataclass(frozen=True, slots=True)
+class Reword:
+    """New words for a message of the bot."""
+
+    room: str
+    event: str
+    body: str
+    html: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Mark:
+    """A reaction of the bot."""
+
+    room: str
+    event: str
+    key: str
+
+
+@dataclass(frozen=True, slots=True)
+class Unmark:
+    """Taking back a reaction of the bot."""
+
+    room: str
+    event: str
+    key: str
+
+
+@dataclass(frozen=True, slots=True)
+class Preview:
+    """Show an outward message before it leaves; what it is made of is fetched first."""
+
+    room: str
+    draft: str  # uid of its delivery
+
+
+@dataclass(frozen=True, slots=True)
+class Enter:
+    """Somebody of the company invited the bot into a room."""
+
+    room: str
+    sender: str
+
+
+KINDS: dict[str, type[Any]] = {
+    "post": Post,
+    "reword": Reword,
+    "mark": Mark,
+    "unmark": Unmark,
+    "preview": Preview,
+    "enter": Enter,
+    "draft": Draft,
+    "recipients": Recipients,
+    "event": RoomEvent,
+}
+_names = {kind: name for name, kind in KINDS.items()}
+_adapters = {name: TypeAdapter(kind) for name, kind in KINDS.items()}
+_file = TypeAdapter(File)
+
+
+def kind_of(value: object) -> str:
+    """The `kind` of a delivery that carries this payload."""
+    return _names[type(value)]
+
+
+def dump(value: object) -> str:
+    """The payload as JSON; the bytes of small files stay out of it."""
+    return _adapters[kind_of(value)].dump_json(value, exclude=_WITHOUT_DATA.get(type(value))).decode()
+
+
+def load(kind: type[T], text: str) -> T:
+    """The payload from JSON. Raises `pydantic.ValidationError` when it is no such payload."""
+    value: T = _adapters[_names[kind]].validate_json(text)
+    return value
+
+
+def dump_file(file: File | None) -> str:
+    return _file.dump_json(file, exclude={"data"}).decode() if file else ""
+
+
+def load_file(text: str) -> File:
+    return _file.validate_json(text)
+
+
+_WITHOUT_DATA: dict[type, Any] = {Post: {"file": {"data"}}, Draft: {"files": {"__all__": {"data"}}}}

@@ -1,0 +1,80 @@
+"""The rooms: which scope is mapped where, by what name people know them, and how something is posted into them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from urllib.parse import quote
+
+from bridge import payload
+from bridge.config import Config, Mapping
+from bridge.model import Unavailable
+from bridge.payload import Enter, Mark, Post, Preview, Reword, Unmark
+from bridge.store import Tx
+
+Shown = Post | Reword | Mark | Unmark | Preview | Enter
+
+
+def link(room: str, event: str = "") -> str:
+    """A matrix.to link (Matrix spec, appendix "matrix.to navigation")."""
+    return f"https://matrix.to/#/{quote(room, safe='')}" + (f"/{quote(event, safe='')}" if event else "")
+
+
+class Places:
+    """Mapped rooms. Aliases are resolved once the homeserver answers; until then a mapping leads nowhere yet."""
+
+    def __init__(self, config: Config) -> None:
+        self._mappings = config.mappings
+        self._resolved: dict[str, str] = {}
+        self._fresh: set[str] = set()
+        self.management = ""
+
+    def resolve(self, name: str, room: str) -> None:
+        """Room id of an alias, or of itself."""
+        self._resolved[name] = room
+        self._fresh.add(name)
+
+    def recall(self, name: str, room: str) -> None:
+        """What the alias meant in an earlier life: good enough to take messages until the homeserver answers."""
+        self._resolved[name] = room
+
+    def unresolved(self) -> list[str]:
+        """Rooms of mappings that were not looked up since the start."""
+        return sorted({mapping.room for mapping in self._mappings} - self._fresh)
+
+    def rooms_of(self, connector: str, scopes: Iterable[str]) -> dict[str, str]:
+        """Scope by room id, for every room that one of the scopes is mapped to.
+
+        Raises `Unavailable` when one of these rooms is not known yet: nothing may be lost for it.
+        """
+        wanted = set(scopes)
+        found = [each for each in self._mappings if each.connector == connector and each.scope in wanted]
+        missing = [mapping.room for mapping in found if mapping.room not in self._resolved]
+        if missing:
+            raise Unavailable(f"the room {missing[0]} is not known yet")
+        return {self._resolved[mapping.room]: mapping.scope for mapping in reversed(found)}
+
+    def scopes_of(self, connector: str) -> frozenset[str]:
+        """Mapped scopes of a connector."""
+        return frozenset(mapping.scope for mapping in self._mappings if mapping.connector == connector)
+
+    def mappings_of(self, room: str) -> list[Mapping]:
+        return [mapping for mapping in self._mappings if self._resolved.get(mapping.room) == room]
+
+    def mapped(self) -> set[str]:
+        """Room ids of every mapping that is known."""
+        return {self._resolved[mapping.room] for mapping in self._mappings if mapping.room in self._resolved}
+
+    def name(self, room: str) -> str:
+        """The alias people know the room by, or a link."""
+        aliases = [name for name, known in self._resolved.items() if known == room and name.startswith("#")]
+        return aliases[0] if aliases else link(room)
+
+    def post(self, tx: Tx, shown: Shown, conversation: int | None = None) -> None:
+        """Write down that something is to appear in a room, after what is to appear in its thread before."""
+        lane = f"matrix:{conversation}" if conversation else f"matrix:{shown.room}"
+        tx.queue.add(lane, "matrix", payload.kind_of(shown), payload.dump(shown), conversation=conversation)
+
+    def tell_operators(self, tx: Tx, body: str) -> None:
+        """A notice in the management room, if there is one."""
+        if self.management:
+            self.post(tx, Post(self.management, body, notice=True))

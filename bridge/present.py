@@ -1,0 +1,75 @@
+"""How what arrives and what is about to leave looks in a room. Pure."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from html import escape
+
+from bridge.model import Draft, Envelope, File
+from bridge.text.plain import clean, text_to_html, trim
+from bridge.texts import Texts
+
+_PREFIX = re.compile(r"^\s*((re|fwd?|aw|wg|tr|sv|antw|ref)\s*(\[\d+\])?\s*:\s*)+", re.IGNORECASE)
+
+
+def bare_title(title: str) -> str:
+    """A subject without its Re:, Fwd:, Aw: … prefixes."""
+    return _PREFIX.sub("", title).strip()
+
+
+def size(count: int) -> str:
+    """Bytes for people."""
+    for unit, factor in (("GB", 1_000_000_000), ("MB", 1_000_000), ("kB", 1_000)):
+        if count >= factor:
+            return f"{count / factor:.1f} {unit}"
+    return f"{count} bytes"
+
+
+def arrival(envelope: Envelope, title: str, say: Texts, limit: int) -> tuple[str, str, bool]:
+    """(body, html, shortened) of a message from outside; `title` is shown above it unless ""."""
+    text, shortened = trim(clean(envelope.text), limit)
+    notes = [say("automatic")] if envelope.automatic else []
+    tail = [say("long")] if shortened else []
+    if envelope.folded:
+        tail.append(say("folded", lines=envelope.folded))
+    words = text or say("no-words")
+    rich = envelope.html if envelope.html and not shortened else text_to_html(words)
+    body = "\n".join([*notes, *([title, ""] if title else []), words, *(["", *tail] if tail else [])])
+    html = "".join(
+        [
+            *(f"<p><em>{escape(note)}</em></p>" for note in notes),
+            f"<p><strong>{escape(title)}</strong></p>" if title else "",
+            rich,
+            *(f"<p><em>{escape(note)}</em></p>" for note in tail),
+        ]
+    )
+    return body, html, shortened
+
+
+def preview(draft: Draft, say: Texts, footer: str) -> tuple[str, str]:
+    """(body, html) of the notice that shows an outward message: to whom, which files, the words."""
+    lines = [say("preview", to=", ".join(map(str, draft.recipients.to)))]
+    if draft.recipients.cc:
+        lines.append(say("preview-cc", cc=", ".join(map(str, draft.recipients.cc))))
+    if draft.title:
+        lines.append(say("preview-subject", subject=draft.title))
+    if draft.files:
+        lines.append(say("preview-files", files=files(draft.files)))
+    words = [part for part in (draft.text, _transcript(draft, say)) if part]
+    quoted = "\n".join(words)
+    body = "\n".join([*lines, "", *(f"> {line}" for line in quoted.splitlines()), "", footer])
+    html = (
+        "<br>".join(map(escape, lines))
+        + (f"<blockquote>{text_to_html(quoted)}</blockquote>" if quoted else "<br>")
+        + f"<em>{escape(footer)}</em>"
+    )
+    return body, html
+
+
+def files(named: Iterable[File]) -> str:
+    return ", ".join(f"{file.name} ({size(file.size)})" for file in named)
+
+
+def _transcript(draft: Draft, say: Texts) -> str:
+    return f"\n{say('transcript-heading')}\n{draft.transcript}" if draft.transcript else ""

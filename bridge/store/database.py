@@ -1,0 +1,126 @@
+"""One writer on an SQLite file: rules run in its thread, and all that wait are committed together (group commit)."""
+
+from __future__ import annotations
+
+import asyncio
+import sqlite3
+from collections.abc import Callable, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import aiosqlite
+
+MIGRATIONS = Path(__file__).parent / "migrations"
+_PRAGMAS = (
+    "PRAGMA journal_mode = WAL",
+    "PRAGMA synchronous = FULL",  # a commit survives a power cut
+    "PRAGMA foreign_keys = OFF",  # rules keep them; checking each insert costs a look-up
+    "PRAGMA cache_size = -65536",  # 64 MiB
+    "PRAGMA busy_timeout = 5000",
+    "PRAGMA wal_autocheckpoint = 4000",
+)
+
+
+class Job:
+    """A rule that waits for its commit: a plain function that gets the connection, and its outcome."""
+
+    __slots__ = ("announce", "done", "error", "result", "rule")
+
+    def __init__(self, rule: Callable[[sqlite3.Connection], Any], announce: Callable[[], None] | None) -> None:
+        self.rule = rule
+        self.announce = announce
+        self.done = False
+        self.result: Any = None
+        self.error: BaseException | None = None
+
+
+class Writer(aiosqlite.Connection):
+    """An aiosqlite connection that runs whole transactions in one hop to its thread."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__(partial(sqlite3.connect, str(path), isolation_level=None, cached_statements=256), 64)
+        self._waiting: list[Job] = []
+        self._turn = asyncio.Lock()
+
+    async def transact(
+        self, rule: Callable[[sqlite3.Connection], Any], announce: Callable[[], None] | None = None
+    ) -> Any:
+        """Run `rule` in a transaction and return its result after the commit.
+
+        Whoever comes first takes everything that waits into one commit. An error of the rule undoes that rule only;
+        an error of the commit (disk full) is raised to everybody in it. `announce` is called after the commit, in
+        commit order, even when the task that asked for it was cancelled meanwhile.
+        """
+        job = Job(rule, announce)
+        self._waiting.append(job)
+        async with self._turn:
+            if not job.done:
+                batch, self._waiting = self._waiting, []
+                hop = asyncio.ensure_future(self._hop(partial(_commit, self._conn, batch)))
+                hop.add_done_callback(lambda _: _announce(batch))
+                await asyncio.shield(hop)
+        if job.error is not None:
+            raise job.error
+        return job.result
+
+    async def _hop(self, act: Callable[[], Any]) -> Any:
+        return await self._execute(act)  # type: ignore[no-untyped-call]
+
+    async def outside_transaction(self, act: Callable[[sqlite3.Connection], Any]) -> Any:
+        """Run `act` in the thread between two transactions."""
+        return await self._hop(partial(act, self._conn))
+
+
+def _commit(connection: sqlite3.Connection, jobs: Sequence[Job]) -> None:
+    try:
+        connection.execute("BEGIN IMMEDIATE")
+        for job in jobs:
+            _run(connection, job)
+        connection.execute("COMMIT")
+    except sqlite3.Error as error:  # the commit itself failed: nobody's rule is written
+        if connection.in_transaction:
+            connection.execute("ROLLBACK")
+        for job in jobs:
+            job.error, job.result = job.error or error, None
+    for job in jobs:
+        job.done = True
+
+
+def _announce(jobs: Sequence[Job]) -> None:
+    for job in jobs:
+        if job.done and job.error is None and job.announce is not None:
+            job.announce()
+
+
+def _run(connection: sqlite3.Connection, job: Job) -> None:
+    connection.execute("SAVEPOINT rule")
+    try:
+        job.result = job.rule(connection)
+    except Exception as error:
+        if not connection.in_transaction:  # a full disk ends the whole transaction (sqlite.org/lang_transaction)
+            raise sqlite3.OperationalError(str(error)) from error
+        job.error = error
+        connection.execute("ROLLBACK TO rule")
+    connection.execute("RELEASE rule")
+
+
+async def opened(path: Path) -> Writer:
+    """Open the database, made and migrated as needed. Raises `sqlite3.Error` when that cannot be done."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    writer = Writer(path)
+    await writer
+    await writer.outside_transaction(_prepare)
+    return writer
+
+
+def _prepare(connection: sqlite3.Connection) -> None:
+    for pragma in _PRAGMAS:
+        connection.execute(pragma)
+    version = connection.execute("PRAGMA user_version").fetchone()[0]
+    scripts = sorted(MIGRATIONS.glob("*.sql"))
+    if version > len(scripts):
+        raise sqlite3.DatabaseError(f"the database is of a newer version ({version}) than this bridge ({len(scripts)})")
+    for number, script in enumerate(scripts[version:], version + 1):
+        body = script.read_text(encoding="utf-8")
+        connection.executescript(f"BEGIN IMMEDIATE;\n{body}\nPRAGMA user_version = {number};\nCOMMIT;")

@@ -1,0 +1,214 @@
+"""The `queue` table: deliveries from the commit that asked for them to the commit that crosses them out."""
+
+from __future__ import annotations
+
+import base64
+import os
+import sqlite3
+import time
+from collections.abc import Iterable
+
+from bridge.model import Delivery, Lifecycle
+
+_COLUMNS = "id, uid, lane, destination, kind, payload, state, conversation, created, attempts, due, doubt, error, hold"
+
+
+def new_uid() -> str:
+    """A fresh delivery id: 20 characters of [a-z2-7], 96 random bits."""
+    return base64.b32encode(os.urandom(12)).decode().rstrip("=").lower()
+
+
+class QueueTable:
+    """Rows of the queue, within one transaction. `fresh` collects those that became ready in it."""
+
+    def __init__(self, connection: sqlite3.Connection) -> None:
+        self._db = connection
+        self.fresh: list[Delivery] = []
+
+    def add(
+        self,
+        lane: str,
+        destination: str,
+        kind: str,
+        payload: str,
+        *,
+        conversation: int | None = None,
+        uid: str = "",
+    ) -> Delivery:
+        """Write a delivery down at the end of its lane."""
+        uid, now = uid or new_uid(), time.time()
+        number = self._db.execute(
+            "INSERT INTO queue (uid, lane, destination, kind, payload, state, conversation, created)"
+            " VALUES (?, ?, ?, ?, ?, 'ready', ?, ?)",
+            (uid, lane, destination, kind, payload, conversation, now),
+        ).lastrowid
+        assert number is not None
+        delivery = Delivery(number, uid, lane, destination, kind, payload, "ready", conversation, now)
+        self.fresh.append(delivery)
+        return delivery
+
+    def add_draft(
+        self, lane: str, destination: str, payload: str, conversation: int, author: str, source: str, cause: str
+    ) -> str:
+        """Write down an outward message that nobody has confirmed yet; returns its uid."""
+        uid = new_uid()
+        self._db.execute(
+            "INSERT INTO queue (uid, lane, destination, kind, payload, state, conversation, created, author, source,"
+            " cause) VALUES (?, ?, ?, 'draft', ?, 'asked', ?, ?, ?, ?, ?)",
+            (uid, lane, destination, payload, conversation, time.time(), author, source, cause),
+        )
+        return uid
+
+    def get(self, uid: str) -> Delivery | None:
+        return self._one("uid = ?", uid)
+
+    def begin(self, delivery: Delivery) -> Delivery | None:
+        """Note that an attempt begins; None when the row is no longer there or no longer ready."""
+        self._db.execute(
+            "UPDATE queue SET attempts = attempts + 1, doubt = COALESCE(doubt, ?) WHERE id = ? AND state = 'ready'",
+            (time.time(), delivery.id),
+        )
+        found = self._one("id = ?", delivery.id)
+        return found if found and found.state == "ready" else None
+
+    def postpone(self, delivery: Delivery, due: float, error: str, *, doubtful: bool) -> None:
+        """Try again at `due`; `doubtful` when the other side may have taken it all the same."""
+        self._db.execute(
+            "UPDATE queue SET attempts = MAX(attempts, ?), due = ?, error = ?, doubt = ? WHERE id = ?",
+            (delivery.attempts, due, error, delivery.doubt if doubtful else None, delivery.id),
+        )
+
+    def amend(self, uid: str, payload: str) -> None:
+        self._db.execute("UPDATE queue SET payload = ? WHERE uid = ?", (payload, uid))
+
+    def move(self, uid: str, state: Lifecycle, *, hold: float | None = None, error: str = "") -> None:
+        """Change where a draft stands; `ready` puts it at the end of its lane."""
+        if state == "ready":
+            self._append(uid)
+            return
+        self._db.execute(
+            "UPDATE queue SET state = ?, error = ?, hold = COALESCE(?, hold) WHERE uid = ?", (state, error, hold, uid)
+        )
+
+    def _append(self, uid: str) -> None:
+        """A new place at the end of the lane, the same identity."""
+        row = self._db.execute(
+            "SELECT uid, lane, destination, kind, payload, conversation, created, source, cause, preview, author"
+            " FROM queue WHERE uid = ?",
+            (uid,),
+        ).fetchone()
+        self._db.execute("DELETE FROM queue WHERE uid = ?", (uid,))
+        self._db.execute(
+            "INSERT INTO queue (uid, lane, destination, kind, payload, conversation, created, source, cause, preview,"
+            " author, state) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, 'ready')",
+            row,
+        )
+        appended = self.get(uid)
+        assert appended is not None
+        self.fresh.append(appended)
+
+    def previewed(self, uid: str, event: str) -> None:
+        self._db.execute("UPDATE queue SET preview = ? WHERE uid = ?", (event, uid))
+
+    def preview_of(self, uid: str) -> str:
+        row = self._db.execute("SELECT preview FROM queue WHERE uid = ?", (uid,)).fetchone()
+        return row[0] or "" if row else ""
+
+    def touched_by(self, event: str) -> list[Delivery]:
+        """Drafts whose words, request or preview is that event."""
+        return self._many("source = ? OR cause = ? OR preview = ?", event, event, event)
+
+    def from_source(self, event: str) -> list[Delivery]:
+        """Drafts whose words are in that event."""
+        return self._many("source = ?", event)
+
+    def waiting(self, conversation: int, *states: Lifecycle) -> list[Delivery]:
+        """Drafts and dead letters of a conversation, oldest first."""
+        marks = ", ".join("?" * len(states))
+        return self._many(f"conversation = ? AND state IN ({marks})", conversation, *states)
+
+    def stoppable(self, conversation: int) -> list[Delivery]:
+        """Drafts of a conversation that have not left, released or not."""
+        return self._many("conversation = ? AND kind = 'draft' AND state <> 'dead'", conversation)
+
+    def drafts_ready(self) -> list[Delivery]:
+        return self._many("state = 'ready' AND kind = 'draft'")
+
+    def revive(self, uid: str, state: Lifecycle, text: str) -> None:
+        """A dead letter is asked again, as new as on the first day."""
+        self._db.execute(
+            "UPDATE queue SET state = ?, payload = ?, attempts = 0, doubt = NULL, error = '', preview = NULL"
+            " WHERE uid = ? AND state = 'dead'",
+            (state, text, uid),
+        )
+
+    def held(self) -> list[Delivery]:
+        return self._many("state = 'held'")
+
+    def in_state(self, state: Lifecycle) -> list[Delivery]:
+        return self._many("state = ?", state)
+
+    def remove(self, number: int) -> None:
+        self._db.execute("DELETE FROM queue WHERE id = ?", (number,))
+
+    def drop(self, uid: str) -> None:
+        self._db.execute("DELETE FROM queue WHERE uid = ?", (uid,))
+
+    def bury(self, delivery: Delivery, error: str) -> None:
+        """Give up: the row stays as a dead letter and its lane goes on."""
+        self._db.execute("UPDATE queue SET state = 'dead', error = ? WHERE id = ?", (error, delivery.id))
+
+    def keep_dead(self, delivery: Delivery, text: str, error: str) -> str:
+        """A dead letter beside the delivery that was crossed out, under an identity of its own; returns its uid."""
+        uid = new_uid()
+        self._db.execute(
+            "INSERT INTO queue (uid, lane, destination, kind, payload, state, conversation, created, error)"
+            " VALUES (?, ?, ?, ?, ?, 'dead', ?, ?, ?)",
+            (uid, delivery.lane, delivery.destination, delivery.kind, text, delivery.conversation, time.time(), error),
+        )
+        return uid
+
+    def keep_event(self, text: str, error: str) -> str:
+        """An event that could not be understood, as a dead letter; returns its uid."""
+        uid = new_uid()
+        self._db.execute(
+            "INSERT INTO queue (uid, lane, destination, kind, payload, state, created, error)"
+            " VALUES (?, 'hub', 'hub', 'event', ?, 'dead', ?, ?)",
+            (uid, text, time.time(), error),
+        )
+        return uid
+
+    def lanes(self) -> list[tuple[str, str]]:
+        """(lane, destination) of every lane with something to deliver."""
+        return self._db.execute(
+            "SELECT DISTINCT lane, destination FROM queue WHERE state = 'ready' ORDER BY lane"
+        ).fetchall()
+
+    def head(self, lane: str, after: int, limit: int) -> list[Delivery]:
+        """The next deliveries of a lane after a place in it."""
+        return self._many(f"lane = ? AND id > ? AND state = 'ready' ORDER BY id LIMIT {int(limit)}", lane, after)
+
+    def depth(self) -> dict[tuple[str, str], int]:
+        """How many rows by (destination, state)."""
+        rows = self._db.execute("SELECT destination, state, COUNT(*) FROM queue GROUP BY destination, state")
+        return {(destination, state): count for destination, state, count in rows}
+
+    def recent_to(self, account: str, since: float) -> int:
+        """How many outward messages went to that account since then."""
+        row = self._db.execute("SELECT COUNT(*) FROM sent_to WHERE account = ? AND at > ?", (account, since)).fetchone()
+        return int(row[0])
+
+    def note_sent(self, accounts: Iterable[str]) -> None:
+        now = time.time()
+        self._db.execute("DELETE FROM sent_to WHERE at < ?", (now - 3600,))
+        self._db.executemany("INSERT INTO sent_to (account, at) VALUES (?, ?)", [(each, now) for each in accounts])
+
+    def _one(self, where: str, *values: object) -> Delivery | None:
+        row = self._db.execute(f"SELECT {_COLUMNS} FROM queue WHERE {where}", values).fetchone()
+        return Delivery(*row) if row else None
+
+    def _many(self, where: str, *values: object) -> list[Delivery]:
+        order = "" if "ORDER BY" in where else " ORDER BY id"
+        return [
+            Delivery(*row) for row in self._db.execute(f"SELECT {_COLUMNS} FROM queue WHERE {where}{order}", values)
+        ]

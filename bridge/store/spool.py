@@ -1,0 +1,120 @@
+"""Raw messages and files named by the SHA-256 of their content: small ones in the database, others as fsynced files."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import os
+import sqlite3
+import tempfile
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable
+from pathlib import Path
+from typing import Any
+
+from bridge.model import File, Rejected
+
+SMALL = 64 * 1024  # below this a row of the same commit is cheaper than a file with its own fsync
+CHUNK = 256 * 1024
+
+Transact = Callable[[Callable[[sqlite3.Connection], Any]], Awaitable[Any]]
+
+
+class DiskSpool:
+    """The spool of one bridge, in a folder and in the `blob` table."""
+
+    def __init__(self, folder: Path, transact: Transact) -> None:
+        self.folder = folder
+        self._transact = transact
+        folder.mkdir(parents=True, exist_ok=True)
+
+    async def keep(self, name: str, type: str, data: bytes) -> File:
+        """Keep `data`. A small file is written with the commit of the envelope that carries it."""
+        digest = hashlib.sha256(data).hexdigest()
+        if len(data) <= SMALL:
+            return File(name, type, len(data), digest, data=data)
+        await asyncio.to_thread(self._write, digest, data)
+        return File(name, type, len(data), digest)
+
+    async def keep_stream(self, name: str, type: str, chunks: AsyncIterator[bytes], limit: int) -> File:
+        """Keep what comes in chunks, never whole in memory. Raises `Rejected` above `limit` bytes."""
+        digest, size = hashlib.sha256(), 0
+        handle, temporary = tempfile.mkstemp(dir=self.folder, prefix="incoming-")
+        try:
+            with os.fdopen(handle, "wb") as out:
+                async for chunk in chunks:
+                    size += len(chunk)
+                    if size > limit:
+                        raise Rejected(f"{name} is larger than the {limit // 1_000_000} MB that are taken")
+                    digest.update(chunk)
+                    await asyncio.to_thread(out.write, chunk)
+                await asyncio.to_thread(_settle, out)
+            await asyncio.to_thread(self._adopt, Path(temporary), digest.hexdigest())
+        finally:
+            await asyncio.to_thread(Path(temporary).unlink, missing_ok=True)
+        return File(name, type, size, digest.hexdigest())
+
+    async def read(self, file: File) -> bytes:
+        """The whole content. Raises `FileNotFoundError` when it is gone."""
+        return b"".join([chunk async for chunk in self.stream(file)])
+
+    async def stream(self, file: File) -> AsyncIterator[bytes]:
+        """The content in chunks. Raises `FileNotFoundError` when retention has removed it."""
+        small = file.data if file.data is not None else await self._blob(file.hash)
+        if small is not None:
+            yield small
+            return
+        with await asyncio.to_thread(self._place(file.hash).open, "rb") as stream:
+            while chunk := await asyncio.to_thread(stream.read, CHUNK):
+                yield chunk
+
+    async def path(self, file: File) -> Path:
+        """A readable file on disk with the content."""
+        place = self._place(file.hash)
+        if not place.exists():
+            await asyncio.to_thread(self._write, file.hash, await self.read(file))
+        return place
+
+    def expire(self, before: float) -> int:
+        """Remove files not kept again since `before`; returns how many. Blocking: call it in a thread."""
+        old = [path for path in self.folder.glob("??/*") if path.stat().st_mtime < before]
+        for path in old:
+            path.unlink(missing_ok=True)
+        return len(old)
+
+    async def _blob(self, digest: str) -> bytes | None:
+        def find(connection: sqlite3.Connection) -> bytes | None:
+            row = connection.execute("SELECT data FROM blob WHERE hash = ?", (digest,)).fetchone()
+            return row[0] if row else None
+
+        found: bytes | None = await self._transact(find)
+        return found
+
+    def _place(self, digest: str) -> Path:
+        return self.folder / digest[:2] / digest
+
+    def _write(self, digest: str, data: bytes) -> None:
+        place = self._place(digest)
+        if place.exists():  # the same content again: it lives as long as the newer message
+            os.utime(place, (time.time(), time.time()))
+            return
+        handle, temporary = tempfile.mkstemp(dir=self.folder, prefix="incoming-")
+        with os.fdopen(handle, "wb") as out:
+            out.write(data)
+            _settle(out)
+        self._adopt(Path(temporary), digest)
+
+    def _adopt(self, temporary: Path, digest: str) -> None:
+        place = self._place(digest)
+        place.parent.mkdir(exist_ok=True)
+        temporary.replace(place)
+        folder = os.open(place.parent, os.O_RDONLY)
+        try:
+            os.fsync(folder)  # the name must survive a power cut as well
+        finally:
+            os.close(folder)
+
+
+def _settle(out: Any) -> None:
+    out.flush()
+    os.fsync(out.fileno())

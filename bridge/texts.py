@@ -1,0 +1,217 @@
+"""Every sentence the bridge says to people, in English and French."""
+
+from __future__ import annotations
+
+CATALOGUE: dict[str, tuple[str, str]] = {
+    # arrivals
+    "no-words": ("(no text)", "(pas de texte)"),
+    "no-subject": ("(no subject)", "(sans objet)"),
+    "folded": (
+        "… {lines} quoted lines folded; !original shows the whole message",
+        "… {lines} lignes citées repliées ; !original montre le message entier",
+    ),
+    "long": ("… shortened; the whole text is in the file below", "… abrégé ; le texte entier est dans le fichier"),
+    "problem": (
+        "⚠️ Part of this message could not be read: {problem}. !original shows it as it came.",
+        "⚠️ Une partie de ce message est illisible : {problem}. !original le montre tel quel.",
+    ),
+    "stranger": (
+        "⚠️ {sender} is not part of this conversation so far; the message below only refers to it. An answer goes to "
+        "them only if you reply to that very message with !reply.",
+        "⚠️ {sender} ne fait pas partie de cette conversation ; le message ci-dessous y fait seulement référence. Une "
+        "réponse ne lui parvient que si vous répondez à ce message précis avec !reply.",
+    ),
+    "automatic": ("🤖 Automatic message", "🤖 Message automatique"),
+    "elsewhere": ("This message is also in {rooms}.", "Ce message est aussi dans {rooms}."),
+    "related": ("Related conversation: {links}", "Conversation liée : {links}"),
+    "unshown": (
+        "⚠️ A message from {sender} cannot be shown here: {reason}. !original gives it as it came.",
+        "⚠️ Un message de {sender} ne peut être montré ici : {reason}. !original le donne tel quel.",
+    ),
+    "file-too-large": (
+        "⚠️ The file {name} ({size}) is larger than the homeserver takes: {reason}. !original has it.",
+        "⚠️ Le fichier {name} ({size}) dépasse la limite du serveur : {reason}. !original le contient.",
+    ),
+    # outward
+    "preview": ("📤 To: {to}", "📤 À : {to}"),
+    "preview-cc": ("Cc: {cc}", "Cc : {cc}"),
+    "preview-subject": ("Subject: {subject}", "Objet : {subject}"),
+    "preview-files": ("Files: {files}", "Fichiers : {files}"),
+    "preview-hold": (
+        "Leaves in {seconds} s. ❌ or !cancel stops it; editing your message changes it.",
+        "Part dans {seconds} s. ❌ ou !cancel l'arrête ; modifier votre message le change.",
+    ),
+    "preview-paused": (
+        "Paused: {why}. !send sends it, ❌ or !cancel drops it.",
+        "En pause : {why}. !send l'envoie, ❌ ou !cancel l'abandonne.",
+    ),
+    "why-new-message": (
+        "a new message from outside arrived meanwhile",
+        "un nouveau message extérieur est arrivé entre-temps",
+    ),
+    "why-old": ("it was asked {minutes} minutes ago", "la demande date d'il y a {minutes} minutes"),
+    "why-often": (
+        "{count} messages went to {address} within 10 minutes",
+        "{count} messages sont partis vers {address} en 10 minutes",
+    ),
+    "why-retry": ("it failed before ({reason})", "il a échoué auparavant ({reason})"),
+    "preview-cancelled": ("✖️ Not sent: cancelled.", "✖️ Non envoyé : annulé."),
+    "preview-sent": ("✉️ Accepted by {connector} for {to}.", "✉️ Accepté par {connector} pour {to}."),
+    "partly-refused": ("⚠️ Not accepted for {address}: {reason}", "⚠️ Refusé pour {address} : {reason}"),
+    "failed": (
+        "⚠️ Not sent to {to}: {reason}\n!retry asks to send it again.",
+        "⚠️ Non envoyé à {to} : {reason}\n!retry demande un nouvel envoi.",
+    ),
+    "bounced": (
+        "⚠️ This message did not reach {recipient}: {reason}",
+        "⚠️ Ce message n'est pas parvenu à {recipient} : {reason}",
+    ),
+    "left-already": (
+        "This message has left already (or may have): the change stays inside.",
+        "Ce message est déjà parti (ou l'est peut-être) : la modification reste interne.",
+    ),
+    "started": (
+        "✉️ This thread continues with {to} from {scope}. Nothing has left yet: !reply text or 📤 sends.",
+        "✉️ Ce fil continue avec {to} depuis {scope}. Rien n'est parti : !reply texte ou 📤 envoie.",
+    ),
+    "transcript-heading": ("Conversation so far:", "Conversation jusqu'ici :"),
+    "content-gone": ("the message is no longer there", "le message n'existe plus"),
+    # commands
+    "not-allowed": (
+        "Only people of this company may do that ({who} may not).",
+        "Seules les personnes de l'entreprise le peuvent ({who} ne le peut pas).",
+    ),
+    "unknown-command": (
+        "I do not know !{command}. !help lists what you can type.",
+        "Je ne connais pas !{command}. !help liste les commandes.",
+    ),
+    "not-a-conversation": (
+        "!{command} belongs in the thread of a conversation. Type it in that thread.",
+        "!{command} se tape dans le fil d'une conversation.",
+    ),
+    "nothing-outward": (
+        "Nobody outside is part of this thread yet. {start} starts.",
+        "Personne d'extérieur n'est dans ce fil. {start} commence.",
+    ),
+    "which-item": (
+        "This conversation has several partners outside. Reply to the message you answer, then !reply again: {items}",
+        "Cette conversation a plusieurs interlocuteurs. Répondez au message visé puis !reply : {items}",
+    ),
+    "nothing-to-say": (
+        "What should leave? Type !reply followed by the text, or put 📤 on your message.",
+        "Que faut-il envoyer ? Tapez !reply suivi du texte, ou mettez 📤 sur votre message.",
+    ),
+    "cannot-answer": ("This cannot be answered: {reason}", "Impossible de répondre : {reason}"),
+    "not-yours": (
+        "Only {author} can send this: one sends one's own messages.",
+        "Seul {author} peut envoyer ceci : chacun envoie ses propres messages.",
+    ),
+    "nothing-held": ("Nothing is waiting to leave here.", "Rien n'attend de partir ici."),
+    "nothing-failed": ("Nothing failed here.", "Rien n'a échoué ici."),
+    "retrying": ("Trying again: {count} deliveries.", "Nouvel essai : {count} envois."),
+    "no-original": ("No message from outside is known here.", "Aucun message extérieur n'est connu ici."),
+    "original-gone": (
+        "The original is no longer kept (retention is over).",
+        "L'original n'est plus conservé (durée de conservation écoulée).",
+    ),
+    "no-scope": (
+        "This room is not mapped to anything that !{command} can send from. Ask an administrator to map it.",
+        "Ce salon n'est relié à rien d'où !{command} puisse envoyer. Demandez à un administrateur.",
+    ),
+    "which-scope": (
+        "This room has several: {scopes}. Type: !{command} from {example} …",
+        "Ce salon en a plusieurs : {scopes}. Tapez : !{command} from {example} …",
+    ),
+    "start-usage": (
+        "Type: !{command} someone@outside.example Subject — the lines that follow are the text. Without them nothing "
+        "leaves yet. Add “with history” after the address to send the conversation so far ({reason}).",
+        "Tapez : !{command} quelqu'un@exterieur.example Objet — les lignes suivantes sont le texte. Sans elles rien ne "
+        "part. « with history » après l'adresse ajoute la conversation ({reason}).",
+    ),
+    "history-needs-thread": (
+        "There is no thread here. Type it in the thread, or say how many messages: with history 10",
+        "Il n'y a pas de fil ici. Tapez-le dans le fil, ou dites combien de messages : with history 10",
+    ),
+    "domain-not-allowed": (
+        "Messages may not go to {address}: only to {domains}.",
+        "Rien ne peut partir vers {address} : seulement vers {domains}.",
+    ),
+    "too-much": ("The files are {size} together; at most {limit} may leave.", "Fichiers : {size} ; au plus {limit}."),
+    "hello": (
+        "I tie this room to mail and business tools. Here: {scopes}. What comes from outside starts a thread; what you "
+        "write in it stays inside until you !reply or put 📤 on your message. !help says more.",
+        "Je relie ce salon au courrier et aux outils. Ici : {scopes}. Ce qui vient de l'extérieur ouvre un fil ; ce que "
+        "vous y écrivez reste interne jusqu'à !reply ou 📤. !help en dit plus.",
+    ),
+    "hello-unmapped": (
+        "I tie rooms to mail and business tools. This room is not mapped yet: an administrator adds it under "
+        "“mappings” in the configuration ({room}).",
+        "Je relie des salons au courrier et aux outils. Ce salon n'est pas encore relié : un administrateur l'ajoute "
+        "sous « mappings » dans la configuration ({room}).",
+    ),
+    "encrypted": (
+        "⚠️ This room is encrypted now and I cannot read encrypted rooms yet: nothing is carried either way. What "
+        "arrives from outside waits. Map another room to go on.",
+        "⚠️ Ce salon est maintenant chiffré et je ne lis pas encore les salons chiffrés : rien ne passe. Ce qui arrive "
+        "attend. Reliez un autre salon.",
+    ),
+    "lacks-right": (
+        "⚠️ I lack a right here: {right}. Someone with power to change settings can grant it.",
+        "⚠️ Il me manque un droit ici : {right}. Une personne habilitée peut l'accorder.",
+    ),
+    "right-invite": ("to invite (so that senders appear by name)", "inviter (pour montrer les expéditeurs)"),
+    "right-redact": ("to redact (not needed for mail)", "supprimer des messages"),
+    "right-speak": ("to send messages", "envoyer des messages"),
+    # operators
+    "down": (
+        "⚠️ {destination} does not answer: {reason}. Deliveries wait.",
+        "⚠️ {destination} ne répond pas : {reason}.",
+    ),
+    "up": ("✅ {destination} answers again.", "✅ {destination} répond à nouveau."),
+    "dead-letter": (
+        "⚠️ Given up: {kind} to {destination} in {room}: {reason} (passerelle dead-letters show {uid})",
+        "⚠️ Abandonné : {kind} vers {destination} dans {room} : {reason} (passerelle dead-letters show {uid})",
+    ),
+    "kicked": (
+        "⚠️ I was removed from {room}. Conversations there wait until somebody invites me again.",
+        "⚠️ J'ai été retiré de {room}. Les conversations y attendent qu'on m'invite à nouveau.",
+    ),
+    "event-failed": (
+        "⚠️ An event in {room} could not be understood and is kept: {reason} (passerelle dead-letters show {uid})",
+        "⚠️ Un événement dans {room} n'a pu être compris et est conservé : {reason} (dead-letters show {uid})",
+    ),
+    # help
+    "help": ("In a thread:", "Dans un fil :"),
+    "help-reply": (
+        "!reply text — answers the outside (in a rich reply: that message); also 📤 on your own message",
+        "!reply texte — répond à l'extérieur (en réponse : à ce message) ; ou 📤 sur votre message",
+    ),
+    "help-start": (
+        "!{command} address Subject, then the text on the next lines — continues this conversation with somebody "
+        "outside; “with history” after the address sends what was said",
+        "!{command} adresse Objet, puis le texte aux lignes suivantes — poursuit avec quelqu'un d'extérieur ; « with "
+        "history » après l'adresse envoie ce qui a été dit",
+    ),
+    "help-send": ("!send — sends what is paused", "!send — envoie ce qui est en pause"),
+    "help-cancel": ("!cancel — stops what is waiting to leave; also ❌", "!cancel — arrête ce qui attend ; ou ❌"),
+    "help-retry": ("!retry — tries what failed again", "!retry — réessaie ce qui a échoué"),
+    "help-original": (
+        "!original — the message as it came, whole (in a rich reply: that one)",
+        "!original — le message tel qu'il est arrivé (en réponse : celui-là)",
+    ),
+    "help-help": ("!help — this list", "!help — cette liste"),
+    "help-inside": (
+        "Everything else you write stays inside.",
+        "Tout le reste de ce que vous écrivez reste interne.",
+    ),
+}
+
+
+class Texts:
+    """The sentences of one language."""
+
+    def __init__(self, language: str) -> None:
+        self._column = {"en": 0, "fr": 1}[language]
+
+    def __call__(self, key: str, **values: object) -> str:
+        return CATALOGUE[key][self._column].format(**values)

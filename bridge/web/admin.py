@@ -1,0 +1,30 @@
+"""The admin socket: a Unix socket in the data folder, readable by the bridge's own user only."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from aiohttp import web
+
+if TYPE_CHECKING:
+    from bridge.app import Bridge
+
+
+def admin(bridge: Bridge) -> web.Application:
+    """GET /status, GET /dead-letters, POST /dead-letters/{uid}/replay."""
+
+    async def status(_: web.Request) -> web.Response:
+        return web.json_response({"trouble": bridge.trouble(), "queue": await bridge.depth()})
+
+    async def dead_letters(_: web.Request) -> web.Response:
+        return web.json_response(await bridge.dead_letters())
+
+    async def replay(request: web.Request) -> web.Response:
+        done = await bridge.replay(request.match_info["uid"])
+        return web.json_response({"replayed": done}, status=200 if done else 404)
+
+    app = web.Application()
+    app.router.add_get("/status", status)
+    app.router.add_get("/dead-letters", dead_letters)
+    app.router.add_post("/dead-letters/{uid}/replay", replay)
+    return app

@@ -1,0 +1,412 @@
+"""Mail that arrives: the SMTP listener, and how a mail that was read becomes an envelope.
+
+Promise: 250 is said only after the bridge has written the mail down. Trouble of our own is always a temporary answer
+(4xx), so that the sender's server keeps the mail; a permanent one (5xx) is always about the mail itself.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import logging
+import re
+import time
+from collections import Counter, defaultdict
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+from typing import Any, cast
+
+from aiosmtpd import smtp
+
+from bridge.connector import Port
+from bridge.model import Address, Author, Envelope, File, Rejected, Report
+from plugins.mail import identity, read
+from plugins.mail.config import Config, endpoint, spoken
+from plugins.mail.identity import Sign
+from plugins.mail.write import Memo, eml_name
+
+log = logging.getLogger(__name__)
+
+RATE_WINDOW = 600.0  # seconds
+MOST_RECIPIENTS = 1000
+GRACE = 10.0  # seconds that a mail on its way may take when we stop
+CHUNK = 2**18  # octets read at once; nothing limits a line, whatever RFC 5321 4.5.3.1.6 says
+AT_ONCE = 8  # mails of the largest size that may be in memory together
+
+_PATH = re.compile(r"<(?:@[^<>:\s]*:)?([^<>\s\"]*)>(?:\s+(.*))?")
+_DAEMON = re.compile(r"(mailer-?daemon|mail-daemon|postmaster|mdaemon|bounces?)([+.-].*)?@.*", re.IGNORECASE)
+_LINE = re.compile(r"[^ -~]+")
+
+
+class Transaction(smtp.Envelope):
+    """One mail of a connection while it is being handed over; the next mail gets a new one."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.scopes: dict[str, None] = {}  # a set in the order of RCPT
+
+
+@dataclass(frozen=True, slots=True)
+class Arrival:
+    """A mail as SMTP handed it over."""
+
+    raw: bytes
+    sender: str  # the return path, "" for <>
+    recipients: tuple[str, ...]
+    scopes: tuple[str, ...]  # our mailboxes among the recipients
+    when: float  # seconds since the epoch
+
+
+class Receiver:
+    """The SMTP listener. `async with` listens; leaving it stops in good order, without cutting a mail short."""
+
+    def __init__(self, connector: str, config: Config, port: Port, mails: read.Reader) -> None:
+        self.config = config
+        self.held = 0  # octets of mail in memory
+        self.stopping = False
+        self.tls = config.tls()
+        self._connector = connector
+        self._bridge = port
+        self._mails = mails
+        self._server: asyncio.Server | None = None
+        self._sessions: set[Session] = set()
+        self._seen: Counter[tuple[str, str]] = Counter()
+        self._window = 0.0
+
+    async def __aenter__(self) -> Receiver:
+        host, port = endpoint(self.config.listen)
+        loop = asyncio.get_running_loop()
+        self._server = await loop.create_server(lambda: Session(self), host, port, reuse_address=True)
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.stop()
+
+    @property
+    def port(self) -> int:
+        """The TCP port listened on, 0 when not listening."""
+        sockets = self._server.sockets if self._server else ()
+        return int(sockets[0].getsockname()[1]) if sockets else 0
+
+    async def stop(self, grace: float = GRACE) -> None:
+        """Take no more connections; a mail that is being handed over gets `grace` seconds to end."""
+        self.stopping = True
+        if self._server:
+            self._server.close()
+        for session in tuple(self._sessions):
+            session.leave()
+        if self._sessions:
+            await asyncio.wait([session.gone for session in self._sessions], timeout=grace)
+        for session in tuple(self._sessions):
+            session.abort()
+
+    # --- what a session asks ---
+
+    def admit(self, session: Session, peer: str) -> str:
+        """ "" when that host may hand over mail now, else the answer that refuses it."""
+        if not self.config.trusts(peer):
+            return "554 5.7.1 this server takes mail from its own relays only"
+        if self.stopping or len(self._sessions) >= self.config.max_connections:
+            return "421 4.7.0 too many connections, try again later"
+        self._sessions.add(session)
+        return ""
+
+    def gone(self, session: Session) -> None:
+        self._sessions.discard(session)
+
+    async def handle_EHLO(self, _s: Any, session: Any, _e: Any, host: str, lines: list[str]) -> list[str]:
+        session.host_name = host
+        lines = [line for line in lines if not line.startswith("250-AUTH")]
+        extra = [f"250-SIZE {self.config.max_size}", "250-PIPELINING", "250-ENHANCEDSTATUSCODES"]
+        return ["\r\n".join([lines[0], *extra, *lines[1:]])]  # one write instead of ten
+
+    async def handle_MAIL(self, _s: Any, _session: Any, envelope: Transaction, sender: str, options: list[str]) -> str:
+        size = next((option[5:] for option in options if option.startswith("SIZE=")), "")
+        if size.isdecimal() and int(size) > self.config.max_size:
+            return self.too_large
+        envelope.mail_from = sender
+        envelope.mail_options.extend(options)
+        return "250 2.1.0 sender ok"
+
+    async def handle_RCPT(self, _s: Any, _session: Any, envelope: Transaction, address: str, _o: list[str]) -> str:
+        scope = identity.mailbox_of(address, self._bridge.scopes())
+        if not scope:
+            return "550 5.1.1 no such mailbox here"
+        if len(envelope.rcpt_tos) >= MOST_RECIPIENTS:
+            return "452 4.5.3 too many recipients"
+        if self._too_many(str(envelope.mail_from).lower(), scope):
+            return f"450 4.7.1 more than {self.config.rate} mails in 10 minutes, try again later"
+        envelope.rcpt_tos.append(address)
+        envelope.scopes[scope] = None
+        return "250 2.1.5 recipient ok"
+
+    async def handle_exception(self, error: Exception) -> str:
+        log.error("SMTP session failed", exc_info=error)
+        return "451 4.3.0 trouble here, try again later"
+
+    @property
+    def too_large(self) -> str:
+        return f"552 5.3.4 this message is larger than the {spoken(self.config.max_size)} this server takes"
+
+    def _too_many(self, sender: str, scope: str) -> bool:
+        """Whether a loop or a flood is going on; counted in windows, so that memory stays bounded."""
+        now = time.monotonic()
+        if now - self._window > RATE_WINDOW:
+            self._seen.clear()
+            self._window = now
+        self._seen[sender, scope] += 1 if self.config.rate else 0
+        return 0 < self.config.rate < self._seen[sender, scope]
+
+    async def take(self, envelope: Transaction, raw: bytes) -> str:
+        """Hand a mail to the bridge; returns the answer to DATA. Never raises, except when cancelled."""
+        sender = "" if envelope.mail_from == "<>" else str(envelope.mail_from)
+        arrival = Arrival(raw, sender, tuple(envelope.rcpt_tos), tuple(envelope.scopes), time.time())
+        try:
+            return f"250 2.0.0 kept as {await self._accept(arrival)}"
+        except Rejected as refusal:
+            return f"550 5.7.1 {_LINE.sub(' ', str(refusal))[:400].strip() or 'refused'}"
+        except Exception:  # whatever it is, it is our trouble: the sender's server must keep the mail
+            log.exception("a mail could not be written down; the sender was asked to try again")
+            return "451 4.3.0 trouble here, try again later"
+
+    async def _accept(self, arrival: Arrival) -> str:
+        mail = await self._mails.read(arrival.raw)
+        sign = self._bridge.sign
+        if is_echo(mail, arrival.scopes, sign):
+            return "our own"
+        keep = self._bridge.spool.keep
+        original = await keep(eml_name(mail.subject), "message/rfc822", arrival.raw)
+        files = [await keep(part.name, part.type, part.data) for part in mail.parts]
+        found = envelope(self._connector, self.config, sign, arrival, mail, original, files)
+        await self._bridge.accept(found)
+        return found.key[:16]
+
+
+class Session(smtp.SMTP):
+    """One SMTP connection. What aiosmtpd leaves us to mend is mended here: DATA, limits, leaving politely."""
+
+    line_length_limit = CHUNK
+    command_size_limit = 4096
+
+    def __init__(self, receiver: Receiver) -> None:
+        self._receiver = receiver
+        self._busy = False
+        self.gone: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        super().__init__(
+            receiver,
+            data_size_limit=None,  # checked by the receiver, whose answers name the limit
+            enable_SMTPUTF8=True,
+            hostname=receiver.config.greeting,
+            ident="Passerelle",
+            tls_context=receiver.tls,
+            auth_exclude_mechanism=("LOGIN", "PLAIN"),
+            timeout=300,  # RFC 5321 4.5.3.2.7
+            loop=asyncio.get_running_loop(),
+        )
+        self.command_size_limits = defaultdict(lambda: self.command_size_limit)  # aiosmtpd shares one among connections
+
+    def _create_envelope(self) -> Transaction:
+        return Transaction()
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        first = self._original_transport is None  # false when STARTTLS has just ended
+        super().connection_made(transport)
+        peer = transport.get_extra_info("peername") or ("",)
+        refusal = self._receiver.admit(self, str(peer[0])) if first else ""
+        conversation = self._handler_coroutine
+        if first and conversation:  # a lost connection is no error of ours: its exception needs no mention
+            conversation.add_done_callback(lambda task: task.cancelled() or task.exception())
+        if refusal and conversation:
+            conversation.cancel()
+            self._bye(refusal)
+
+    def connection_lost(self, error: Exception | None) -> None:
+        super().connection_lost(error)
+        self._receiver.gone(self)
+        if not self.gone.done():
+            self.gone.set_result(None)
+
+    def leave(self) -> None:
+        """Say goodbye, now or when the mail that is being handed over has been answered."""
+        if not self._busy:
+            self._bye("421 4.3.2 this server is stopping, try again later")
+
+    def abort(self) -> None:
+        transport = self._original_transport or self.transport
+        if transport is not None:
+            cast(asyncio.WriteTransport, transport).abort()  # uvloop's transports do not inherit from asyncio's
+
+    def _bye(self, answer: str) -> None:
+        if self.transport is not None and not self.transport.is_closing():
+            cast(asyncio.WriteTransport, self.transport).write(answer.encode("ascii") + b"\r\n")
+            self.transport.close()
+
+    def _timeout_cb(self) -> None:
+        self._bye("421 4.4.2 nothing heard for too long")
+
+    def _getaddr(self, arg: str) -> tuple[str | None, str | None]:
+        match = _PATH.fullmatch(arg.strip())  # the common forms; aiosmtpd's own parser is slow
+        if match:
+            return match[1] or "<>", match[2] or ""
+        address, rest = super()._getaddr(arg)
+        return address, rest
+
+    async def smtp_DATA(self, arg: str | None) -> None:
+        if await self.check_helo_needed():
+            return
+        transaction = self.envelope
+        if arg or not isinstance(transaction, Transaction) or not transaction.rcpt_tos:
+            await self.push("501 5.5.4 DATA takes nothing" if arg else "503 5.5.1 need RCPT command")
+            return
+        self._busy = True
+        try:
+            await self.push("354 end with <CR><LF>.<CR><LF>")
+            answer = await self._mail(transaction)
+            self._reset_timeout()
+            await self.push(answer)
+        finally:
+            self.envelope = self._create_envelope()  # nothing of this mail may reach the next one
+            self._busy = False
+        if self._receiver.stopping:
+            self.leave()
+
+    async def _mail(self, transaction: Transaction) -> str:
+        """Read a mail and hand it over; returns the answer."""
+        content = _Content(self._receiver)
+        try:
+            while not content.ended:
+                content.add(await self._piece())
+                self._reset_timeout()
+            return content.refusal or await self._receiver.take(transaction, content.mail())
+        finally:
+            content.drop()
+
+    async def _piece(self) -> bytes:
+        """What comes up to a line that ends with a dot, or as much as there is.
+
+        Only CRLF ends a line: what other servers take for an end of DATA ("\\n.\\r\\n") is text here, so that no second
+        mail can be smuggled in. RFC 5321 2.3.8
+        """
+        try:
+            return bytes(await self._reader.readuntil(b".\r\n"))
+        except asyncio.LimitOverrunError as more:
+            return bytes(await self._reader.read(more.consumed))
+
+
+class _Content:
+    """The octets of one mail as they come in, with the limits on them."""
+
+    def __init__(self, receiver: Receiver) -> None:
+        self._receiver = receiver
+        self._pieces: list[bytes] = []
+        self._kept = 0
+        self._size = 0
+        self._tail = b"\r\n"  # DATA's own
+        self.refusal = ""
+
+    @property
+    def ended(self) -> bool:
+        return self._tail == b"\r\n.\r\n"
+
+    def add(self, piece: bytes) -> None:
+        self._tail = (self._tail + piece[-5:])[-5:]
+        self._size += len(piece)
+        limit = self._receiver.config.max_size
+        if self._size - 3 > limit:
+            self.refusal = self._receiver.too_large
+        elif self._receiver.held + len(piece) > limit * AT_ONCE:
+            self.refusal = self.refusal or "452 4.3.1 too much mail at once, try again later"
+        if self.refusal:
+            self.drop()
+            return
+        self._pieces.append(piece)
+        self._kept += len(piece)
+        self._receiver.held += len(piece)
+
+    def mail(self) -> bytes:
+        """The mail, without the dots that SMTP added. RFC 5321 4.5.2"""
+        raw = b"".join(self._pieces)[:-3]
+        self._pieces.clear()
+        return raw[raw.startswith(b".") :].replace(b"\r\n.", b"\r\n")
+
+    def drop(self) -> None:
+        self._pieces.clear()
+        self._receiver.held -= self._kept
+        self._kept = 0
+
+
+# --- from mail to envelope ------------------------------------------------------------------------------------------
+
+
+def envelope(
+    connector: str, config: Config, sign: Sign, arrival: Arrival, mail: read.Mail, original: File, files: Iterable[File]
+) -> Envelope:
+    """The mail as the bridge sees it. Pure."""
+    sender = identity.canonical(mail.sender.account)
+    tokens = _tokens(arrival, mail, sign)
+    named = [identity.message_id(token.uid, arrival.scopes[0], sign) for token in tokens]
+    proof = bool(tokens or identity.verified(mail.token, sign) or any(identity.uid_of(ref, sign) for ref in mail.refs))
+    return Envelope(
+        connector=connector,
+        scopes=arrival.scopes,
+        key=_key(mail, arrival.raw),
+        id=mail.message_id or f"<{hashlib.sha256(arrival.raw).hexdigest()}{identity.NOWHERE}",
+        author=_author(mail.sender, identity.vouched(sender, mail.authentication, config.authserv_id)),
+        when=arrival.when if mail.date is None else min(mail.date, arrival.when),
+        title=mail.subject,
+        text=mail.text,
+        html=mail.html,
+        refs=tuple(dict.fromkeys([*named, *mail.refs])),
+        proof=proof,
+        people=_people(config, mail),
+        files=tuple(files),
+        original=original,
+        folded=mail.folded,
+        automatic=mail.automatic or not arrival.sender,
+        problem=mail.problem,
+        report=_report(arrival, mail, sign),
+        memo=Memo(mail.sender, mail.reply_to, mail.to, mail.cc, mail.date, mail.text).dump(),
+    )
+
+
+def _key(mail: read.Mail, raw: bytes) -> str:
+    if not mail.message_id:
+        return hashlib.sha256(raw).hexdigest()
+    return hashlib.sha256(
+        f"{mail.message_id}\n{mail.sender.account}\n{mail.date}".encode("utf-8", "replace")
+    ).hexdigest()
+
+
+def _author(address: Address, verified: bool = False) -> Author:
+    return Author("mail", identity.canonical(address.account), address.name, verified)
+
+
+def _people(config: Config, mail: read.Mail) -> tuple[Author, ...]:
+    """To and Cc, ourselves and repeats left out."""
+    people = {author.account: author for author in map(_author, (*mail.cc, *mail.to))}
+    order = dict.fromkeys(identity.canonical(one.account) for one in (*mail.to, *mail.cc))
+    return tuple(people[account] for account in order if account and not identity.mailbox_of(account, config.addresses))
+
+
+def _tokens(arrival: Arrival, mail: read.Mail, sign: Sign) -> list[identity.Token]:
+    """Our signed addresses among the recipients; the header's too, since aliases rewrite those of SMTP."""
+    return identity.tokens([*arrival.recipients, *(one.account for one in (*mail.to, *mail.cc))], sign)
+
+
+def _report(arrival: Arrival, mail: read.Mail, sign: Sign) -> Report | None:
+    """What a bounce says; a signed bounce address names our message more surely than anything in the text.
+
+    An automatic answer (a vacation notice) may come to the bounce address too (RFC 3834 4): that is no failure.
+    """
+    uid = next((one.uid for one in _tokens(arrival, mail, sign) if one.kind == "b"), "")
+    if uid and mail.report:
+        return replace(mail.report, about=uid)
+    if uid and (not mail.sender.account or _DAEMON.fullmatch(mail.sender.account)):
+        return Report(uid, "", (mail.text.strip() or mail.subject)[:500])
+    return mail.report
+
+
+def is_echo(mail: read.Mail, scopes: tuple[str, ...], sign: Sign) -> bool:
+    """Whether it is a mail we sent from the only mailbox that it now comes back to (a list, a redirection)."""
+    ours = identity.uid_of(mail.message_id, sign) or identity.verified(mail.token, sign)
+    return bool(ours) and {identity.canonical(mail.sender.account)} == set(scopes)

@@ -1,0 +1,197 @@
+"""Fixtures: one Synapse for the whole run, and for each test a company of its own on it."""
+
+from __future__ import annotations
+
+import contextlib
+import shutil
+from collections.abc import AsyncIterator, Iterator
+from dataclasses import dataclass, field
+from email.message import EmailMessage
+from email.utils import parseaddr
+from pathlib import Path
+from typing import Any
+
+import pytest
+import pytest_asyncio
+
+from tests.peers import free_port
+from tests.peers.bridge import BridgeProcess, configuration, merged, write
+from tests.peers.employee import Employee
+from tests.peers.synapse import Account, Registration, Synapse
+from tests.peers.world import Sink, letter, post
+
+BOT = "passerelle"
+MAILBOX = "support@company.example"
+SYSTEM_PROGRAMS = "/usr/local/sbin:/usr/sbin:/sbin"  # where Debian puts daemons, and no PATH of a user looks
+not_run = pytest.StashKey[list[str]]()
+
+
+def company_with(**config: Any) -> pytest.MarkDecorator:
+    """Mark a test: its company's bridge is configured like this. `bridge=False` leaves it stopped."""
+    return pytest.mark.parametrize("company", [config], indirect=True, ids=["configured"])
+
+
+@dataclass
+class Staff:
+    """The session's accounts, and where each one's sync ended: a test need not hear of earlier tests' rooms."""
+
+    accounts: dict[str, Account] = field(default_factory=dict)
+    since: dict[str, str | None] = field(default_factory=dict)
+
+
+@dataclass
+class Company:
+    """Everything a test needs: two employees in a room, a mailbox, the outside world, and the bridge between."""
+
+    synapse: Synapse
+    alice: Employee
+    bob: Employee
+    room: str
+    mailbox: str
+    sink: Sink
+    bridge: BridgeProcess
+    config: dict[str, Any]
+    folder: Path
+    bot: str
+    staff: Staff
+    stack: contextlib.AsyncExitStack
+
+    @property
+    def smtp(self) -> tuple[str, int]:
+        """Where the bridge takes mail."""
+        host, _, port = self.config["connectors"]["mail"]["listen"].rpartition(":")
+        return host, int(port)
+
+    async def post(self, to: str | list[str] | None = None, **fields: Any) -> EmailMessage:
+        """Somebody outside writes a letter to the bridge; returns it once the bridge has taken it."""
+        written = letter(to=to or self.mailbox, **fields)
+        await self.deliver(written)
+        return written
+
+    async def deliver(
+        self, message: EmailMessage | bytes, sender: str | None = None, recipients: list[str] | None = None
+    ) -> str:
+        """Hand a mail over by SMTP as it is; the envelope is read from its headers unless given."""
+        if isinstance(message, EmailMessage):
+            sender = parseaddr(str(message["From"]))[1] if sender is None else sender
+            recipients = recipients or [address.addr_spec for address in message["To"].addresses]
+        return await post(*self.smtp, sender or "", recipients or [self.mailbox], message)
+
+    async def reconfigure(self, **changes: Any) -> None:
+        """Start the bridge again with these changes, on the same data."""
+        await self.bridge.stop()
+        self.config = merged(self.config, changes)
+        write(self.bridge.config, self.config)
+        await self.bridge.start()
+
+    async def hire(self, localpart: str) -> Employee:
+        """Another employee, logged in and syncing until the test's end."""
+        return await _at_work(self.synapse, self.staff, localpart, self.stack)
+
+
+@pytest.fixture(scope="session")
+def bridge_port() -> int:
+    """The port in the registration, known to the homeserver before any bridge runs."""
+    return free_port()
+
+
+@pytest_asyncio.fixture(scope="session", loop_scope="session")
+async def synapse(tmp_path_factory: pytest.TempPathFactory, bridge_port: int) -> AsyncIterator[Synapse]:
+    """The homeserver of the whole run."""
+    registration = Registration(f"http://127.0.0.1:{bridge_port}", bot=BOT)
+    async with Synapse(tmp_path_factory.mktemp("synapse"), registration) as running:
+        yield running
+
+
+@pytest.fixture(scope="session")
+def staff() -> Staff:
+    return Staff()
+
+
+@pytest_asyncio.fixture
+async def employees(synapse: Synapse, staff: Staff) -> AsyncIterator[tuple[Employee, Employee]]:
+    """Alice and Bob at work, without a room."""
+    async with contextlib.AsyncExitStack() as stack:
+        alice = await _at_work(synapse, staff, "alice", stack)
+        yield alice, await _at_work(synapse, staff, "bob", stack)
+
+
+@pytest_asyncio.fixture
+async def sink() -> AsyncIterator[Sink]:
+    """The outside mail server."""
+    async with Sink() as running:
+        yield running
+
+
+@pytest_asyncio.fixture
+async def company(
+    request: pytest.FixtureRequest,
+    synapse: Synapse,
+    staff: Staff,
+    employees: tuple[Employee, Employee],
+    sink: Sink,
+    tmp_path: Path,
+) -> AsyncIterator[Company]:
+    """A company of its own for one test, its bridge running. See `company_with`."""
+    overrides = dict(getattr(request, "param", {}))
+    start = overrides.pop("bridge", True)
+    alice, bob = employees
+    bot = f"@{BOT}:{synapse.server_name}"
+    room = await alice.create_room(request.node.name[:60], invite=[bob.mxid, bot], powers={bot: 50})
+    await bob.join(room)
+    config = _configured(synapse, sink, tmp_path, {MAILBOX: room}, overrides)
+    bridge = BridgeProcess(write(tmp_path / "bridge" / "passerelle.yaml", config))
+    async with contextlib.AsyncExitStack() as stack:
+        stack.push_async_callback(bridge.stop)
+        if start:
+            await bridge.start()
+        yield Company(synapse, alice, bob, room, MAILBOX, sink, bridge, config, tmp_path, bot, staff, stack)
+
+
+def _configured(
+    synapse: Synapse, sink: Sink, folder: Path, rooms: dict[str, str], overrides: dict[str, Any]
+) -> dict[str, Any]:
+    return configuration(
+        synapse.url,
+        synapse.registration,
+        synapse.registration.url.removeprefix("http://"),
+        smtp=f"127.0.0.1:{free_port()}",
+        smarthost=(sink.host, sink.port),
+        rooms=rooms,
+        data=folder / "bridge" / "data",
+        server_name=synapse.server_name,
+        overrides=overrides,
+    )
+
+
+async def _at_work(synapse: Synapse, staff: Staff, localpart: str, stack: contextlib.AsyncExitStack) -> Employee:
+    if localpart not in staff.accounts:
+        staff.accounts[localpart] = await synapse.register(localpart, f"{localpart}-secret")
+    account = staff.accounts[localpart]
+    since = staff.since.get(localpart)
+    employee = Employee(synapse.url, account.mxid, account.password, account.device, account.token, since)
+    stack.callback(lambda: staff.since.update({localpart: employee.since}))
+    return await stack.enter_async_context(employee)
+
+
+def _find(command: str) -> str | None:
+    return shutil.which(command) or shutil.which(command, path=SYSTEM_PROGRAMS)
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    config.stash[not_run] = []
+
+
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    """`@pytest.mark.debian("postfix", "postconf")`: skip, and count, when the package's command is absent."""
+    for mark in item.iter_markers("debian"):
+        package, command = mark.args
+        if _find(command) is None:
+            item.config.stash[not_run].append(item.nodeid)
+            pytest.skip(f"needs the Debian package {package}")
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> Iterator[None]:
+    yield
+    terminalreporter.write_line(f"{len(config.stash[not_run])} not run")
