@@ -33,11 +33,11 @@ $(VENV)/.installed: pyproject.toml requirements.lock
 	total=$$(grep -c '^[a-z0-9].*==' requirements.lock)
 	echo "installing into $(VENV): $$("$(PY)" --version), $$total packages"
 	{
-	    PYTHONUNBUFFERED=1 "$(PY)" -m pip install --disable-pip-version-check --progress-bar off \
+	    PYTHONUNBUFFERED=1 "$(PY)" -m pip install --disable-pip-version-check --progress-bar off --no-compile \
 	        --require-hashes -r requirements.lock 2>$(VENV)/pip-errors && echo yes >$(VENV)/pip-said || echo no >$(VENV)/pip-said
 	} | awk -v total=$$total '
-	    /^(Collecting|Ignoring|Requirement already)/ { if (++n % 20 == 0) { printf "  %3d of %d\n", n, total; fflush() } }
-	    /^Installing collected/ { print "  unpacking"; fflush() }'
+	    /^(Collecting|Processing|Ignoring|Requirement already)/ && ++n % 20 == 0 { printf "  %3d of %d\n", n, total; fflush() }
+	    /^Installing collected/ { print "  unpacking, about half a minute"; fflush() }'
 	if [ "$$(cat $(VENV)/pip-said)" != yes ]; then cat $(VENV)/pip-errors >&2; exit 1; fi
 	"$(PY)" -m pip install --disable-pip-version-check --quiet --no-deps --editable .
 	touch $@

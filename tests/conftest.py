@@ -15,7 +15,7 @@ import pytest
 import pytest_asyncio
 
 from tests.peers import free_port
-from tests.peers.bridge import BridgeProcess, configuration, merged, write
+from tests.peers.bridge import BridgeProcess, configuration, merged, prepare, write
 from tests.peers.employee import Employee
 from tests.peers.synapse import Account, Registration, Synapse
 from tests.peers.world import Sink, letter, post
@@ -98,6 +98,7 @@ def bridge_port() -> int:
 @pytest_asyncio.fixture(scope="session", loop_scope="session")
 async def synapse(tmp_path_factory: pytest.TempPathFactory, bridge_port: int) -> AsyncIterator[Synapse]:
     """The homeserver of the whole run."""
+    prepare()
     registration = Registration(f"http://127.0.0.1:{bridge_port}", bot=BOT)
     async with Synapse(tmp_path_factory.mktemp("synapse"), registration) as running:
         yield running

@@ -18,7 +18,8 @@ from inscriptis.model.config import ParserConfig
 
 from bridge.text.plain import INTERNAL_LINK, clean, text_to_html, without_internal_links
 
-LIMIT = 1_000_000  # characters of HTML that are parsed; what is longer is stripped of its tags
+_LIMIT = 1_000_000  # characters of HTML that are parsed
+_MARKS = 50_000  # of "<", ">" and "&" each; nh3 is quadratic in entities
 _DEPTH = 100
 
 
@@ -80,14 +81,14 @@ def safe_html(html: str) -> str:
     """Foreign HTML as Matrix HTML of the tags that clients show; images become their text, links are http(s) or mailto.
 
     Links into Matrix lose their address, so that nobody outside makes a mention. What is hidden by its style is left
-    out. HTML of more than `LIMIT` characters comes back as its escaped text.
+    out. HTML that is `too_complex` comes back as its escaped text.
     """
     return _safe(html) or text_to_html(stripped(html))
 
 
 def html_to_text(html: str) -> str:
     """Readable plain text of foreign HTML; link addresses follow their texts. Empty only where there is no text."""
-    if len(html) > LIMIT:
+    if too_complex(html):
         return stripped(html)
     text = inscriptis.get_text(_Writer(links=True).rewrite(html), _PLAIN)
     lines = (line.rstrip() for line in text.split("\n"))
@@ -100,18 +101,23 @@ def matrix_to_mail_html(formatted_body: str) -> str:
     The quote of a rich reply (`<mx-reply>`), images, links into Matrix (their text stays) and every attribute but a
     link's address are gone.
     """
-    return without_internal_links(_safe(formatted_body))
+    return without_internal_links(_safe(formatted_body)).strip()
+
+
+def too_complex(html: str) -> bool:
+    """Whether parsing `html` would take long: only its text is taken then."""
+    return len(html) > _LIMIT or max(map(html.count, "<>&")) > _MARKS
 
 
 def _safe(html: str) -> str:
-    if len(html) > LIMIT:
+    if too_complex(html):
         return ""
     return _SAFE.clean(_Writer().rewrite(html)).strip()
 
 
 def stripped(html: str) -> str:
     """The text of HTML by removing what looks like a tag: crude, linear, and never at a loss."""
-    html = clean(html[: 4 * LIMIT])
+    html = clean(html[: 4 * _LIMIT])
     parts = (
         token.data if token.kind == "text" else "\n"
         for token in tokens_of(html)
@@ -123,26 +129,29 @@ def stripped(html: str) -> str:
 
 def tokens_of(html: str) -> Iterator[Token]:
     """The tags and texts of any tag soup, without comments and scripts. Linear: nothing is looked for twice in vain."""
-    at, endless = 0, set[str]()
-    while at < len(html):
-        tag = html.find("<", at)
-        if tag != at:
-            yield Token(at, "text", "", html[at:] if tag < 0 else html[at:tag])
-        if tag < 0:
-            return
+    start = at = 0  # where the text that was not given yet begins; how far we have looked
+    endless = set[str]()
+    while (tag := html.find("<", at)) >= 0:
+        token = None
         if found := _TAG.match(html, tag):
-            name = found[2].lower()
-            yield Token(tag, "close" if found[1] else "open", name, found[3])
-            at = found.end()
-            if name in _RAW and not found[1]:
-                at = _find(html, re.compile(f"</{name}", re.IGNORECASE), at, endless)
+            token = Token(tag, "close" if found[1] else "open", found[2].lower(), found[3])
+            end = found.end()
+            if token.name in _RAW and token.kind == "open":
+                end = _find(html, re.compile(f"</{token.name}", re.IGNORECASE), end, endless)
         elif html.startswith("<!--", tag):
-            at = _find(html, _COMMENT_END, tag + 2, endless, after=True)
+            end = _find(html, _COMMENT_END, tag + 2, endless, after=True)
         elif found := _ODD.match(html, tag):
-            at = found.end()
-        else:
-            yield Token(tag, "text", "", "<")
+            end = found.end()
+        else:  # just a "<"
             at = tag + 1
+            continue
+        if start < tag:
+            yield Token(start, "text", "", html[start:tag])
+        if token:
+            yield token
+        start = at = end
+    if start < len(html):
+        yield Token(start, "text", "", html[start:])
 
 
 def _find(html: str, what: re.Pattern[str], at: int, endless: set[str], after: bool = False) -> int:
@@ -293,10 +302,10 @@ class _Writer:
         self.pill = self.pill and name != "a"
         if self.ignored.get(name):
             self.ignored[name] -= 1
-        elif name in _LINES or (name in _TABLE and not kept and name not in _CELLS):
+        elif name in _TABLE and not kept:
+            self.due = self.due or not (self.fresh or name in _CELLS)
+        elif not (name in _KEPT and self.pop_to(name)) and name in _BREAKS:
             self.line()
-        elif name in _BLOCKS or name in _INLINE:
-            self.pop_to(name)
 
     def inline(self, name: str, token: Token) -> None:
         href = _href(token) if name == "a" else ""
@@ -331,17 +340,21 @@ class _Writer:
         else:
             self.pop_to("p", within=("li", "td", "th", "table", "blockquote"))
 
-    def pop_to(self, *names: str, within: tuple[str, ...] | None = None) -> None:
-        """Close the innermost of the open `names`, and all in it, but nothing beyond the borders `within`."""
+    def pop_to(self, *names: str, within: tuple[str, ...] | None = None) -> bool:
+        """Close the innermost of the open `names`, and all in it, but nothing beyond the borders `within`.
+
+        Whether one was open.
+        """
         if within is None:
             within = ("table",) if names[0] in _TABLE else ("td", "th", "table")
         for depth in range(len(self.stack) - 1, -1, -1):
             if self.stack[depth] in names:
                 while len(self.stack) > depth:
                     self.pop()
-                return
+                return True
             if self.stack[depth] in within:
-                return
+                break
+        return False
 
     def pop(self) -> None:
         name = self.stack.pop()

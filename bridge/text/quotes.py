@@ -6,8 +6,9 @@ import html as entities
 import re
 from collections.abc import Sequence
 
-from bridge.text.html import LIMIT, UNSEEN, Token, closers_of, left_out, stripped, tokens_of
+from bridge.text.html import UNSEEN, Token, closers_of, left_out, stripped, tokens_of, too_complex
 
+_MOST = 20_000  # lines that are examined
 _LONGEST = 400  # characters of a line (or of an attribution broken over lines) that are examined at all
 
 # "On … wrote:" as the usual clients write it, in one piece.
@@ -105,7 +106,7 @@ def _cut(lines: list[str]) -> int | None:
     end = len(lines)
     first_mark = next((i for i, line in enumerate(lines) if line.startswith(">")), end)
     last_plain = next((i for i in range(end - 1, -1, -1) if lines[i].strip() and not lines[i].startswith(">")), -1)
-    for at, line in enumerate(lines):
+    for at, line in enumerate(lines[:_MOST]):
         if line[:1] == ">" or not (":" in line or "--" in line or "__" in line):
             continue
         if original(lines, at):
@@ -137,7 +138,7 @@ def fold_html(html: str) -> tuple[str, int]:
     Known by the marks that the usual clients leave. Text after or between quotes keeps everything, and so does a
     forwarded message; nothing is ever folded to nothing.
     """
-    if len(html) > LIMIT:
+    if too_complex(html):
         return html, 0
     tokens = list(tokens_of(html))
     cut = _cut_html(tokens)

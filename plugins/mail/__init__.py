@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from typing import ClassVar
 
 from bridge.connector import Connector, ConnectorConfig, Port
@@ -95,17 +95,12 @@ class Mail(Connector):
         memo = Memo.load(answered.memo)
         if memo is None:
             raise Rejected("the message to answer did not come by mail; name the recipients")
-        to = self._others(memo.reply_to, ()) or self._others((memo.sender,), ())
-        cc = self._others((*memo.to, *memo.cc), to)
+        ours = self.config.addresses
+        to = identity.others(memo.reply_to, ours) or identity.others((memo.sender,), ours)
+        cc = tuple(one for one in identity.others((*memo.to, *memo.cc), ours) if one not in to)
         if not to and not cc:
             raise Rejected(f"nobody but {scope} is on that mail; name the recipients")
         return Recipients(to, cc) if to else Recipients(cc)  # of our own mail: those it was sent to
-
-    def _others(self, addresses: Iterable[Address], known: tuple[Address, ...]) -> tuple[Address, ...]:
-        """Those that are neither ours nor `known`, once each."""
-        found = dict.fromkeys(Address(identity.canonical(one.account), one.name) for one in addresses if one.account)
-        ours = self.config.addresses
-        return tuple(one for one in found if one not in known and not identity.mailbox_of(one.account, ours))
 
     def recipients(self, words: Sequence[str]) -> Recipients:
         """Addresses (`a@b.example`), with names (`Alice Martin <a@b.example>`); those after `cc:` get copies."""

@@ -13,6 +13,8 @@ from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass
 from typing import Literal
 
+from bridge.model import Address
+
 Sign = Callable[[str], str]
 Kind = Literal["r", "b"]
 
@@ -102,6 +104,12 @@ def mailbox_of(address: str, mailboxes: Collection[str]) -> str:
             return ""
         address = f"{local}@{domain}"
     return address
+
+
+def others(addresses: Iterable[Address], mailboxes: Collection[str]) -> tuple[Address, ...]:
+    """The people among `addresses`, canonical, once each, without our own mailboxes."""
+    found = dict.fromkeys(Address(canonical(one.account), one.name) for one in addresses if one.account)
+    return tuple(one for one in found if not mailbox_of(one.account, mailboxes))
 
 
 def vouched(address: str, fields: Iterable[str], authserv_id: str) -> bool:

@@ -19,7 +19,7 @@ from pebble import ProcessExpired, ProcessPool
 
 from bridge.model import Address, Report
 from bridge.text import clean, fold, fold_html, html_to_text, safe_html, text_to_html, unflow
-from bridge.text.html import LIMIT as HTML_LIMIT
+from bridge.text.html import too_complex
 from bridge.text.plain import decode, decode_base64, decode_words, one_line
 
 TOKEN_FIELD = "X-Passerelle-Id"  # noqa: S105 - the name of our own header field
@@ -43,6 +43,7 @@ _BOX = r"[^\s<>()\[\],;:\\\"@]{1,64}@[^\s<>()\[\],;:\\\"@]{1,255}"
 _ONE_BOX = re.compile(
     rf"(?:\"((?:[^\"\\]|\\.){{0,500}}+)\"|([^\"(),:;<>@\\\[\]]{{0,500}}+))<({_BOX})>\s*+|({_BOX})\s*+"
 )
+_SPECIAL_WORD = re.compile(r"(=\?[\w.:+*-]{1,80}\?q\?)([!->@-~ ]*[()<>@,;:\\\"\[\].][!->@-~ ]*)\?=", re.IGNORECASE)
 _COMMAS = re.compile(r",\s*+")
 _FORWARD = re.compile(r"\s{0,9}(?:fwd?|tr|wg|rv|i|enc|doorst|vb)\s?:", re.IGNORECASE)
 _REPORTED_ID = re.compile(r"^[ \t>]{0,9}Message-ID:\s{0,9}(<[^<>\s]{1,996}>)", re.IGNORECASE | re.MULTILINE)
@@ -313,7 +314,7 @@ def _addresses(values: Sequence[str]) -> tuple[Address, ...]:
     """The addresses in header fields, each once, at most 500, names decoded after parsing (RFC 2047 6.2)."""
     if not values:
         return ()
-    text = ", ".join(values)
+    text = _SPECIAL_WORD.sub(_escaped, ", ".join(values))
     if text.count(",") < 20 and (boxes := [_ONE_BOX.fullmatch(box) for box in _COMMAS.split(text)]) and all(boxes):
         return tuple(dict.fromkeys(_address(*_box(box)) for box in boxes if box))
     if len(text) > _VALUE:
@@ -322,6 +323,11 @@ def _addresses(values: Sequence[str]) -> tuple[Address, ...]:
         text = text.translate(_NO_NESTING)
     pairs = (_address(name, account) for name, account in getaddresses([text]) if _ACCOUNT.fullmatch(account))
     return tuple(dict.fromkeys(pairs))[:500]
+
+
+def _escaped(word: re.Match[str]) -> str:
+    """An encoded word with the characters encoded that mean something in a list of addresses (RFC 2047 5 (3))."""
+    return word[1] + re.sub(r"[^\w=!*+/-]", lambda char: f"={ord(char[0]):02X}", word[2], flags=re.ASCII) + "?="
 
 
 def _box(found: re.Match[str]) -> tuple[str, str]:
@@ -516,7 +522,7 @@ def _joined_text(bodies: Iterable[_Body]) -> str:
 def _joined_html(bodies: list[_Body]) -> str:
     if len(bodies) == 1:
         return bodies[0].html
-    return "".join(f"<div>{body.html or text_to_html(clean(body.text))}</div>" for body in bodies)
+    return "".join(f"<div>{body.html or text_to_html(clean(body.text).strip())}</div>" for body in bodies)
 
 
 def _written(bodies: list[_Body], found: _Found, forward: bool) -> tuple[str, str, int]:
@@ -533,8 +539,8 @@ def _written(bodies: list[_Body], found: _Found, forward: bool) -> tuple[str, st
     if len(text) > _TEXT_LIMIT:
         text = text[:_TEXT_LIMIT]
         found.problems.append("the text is too long to be shown whole")
-    if len(html) > HTML_LIMIT:
-        found.problems.append("the HTML part is too large; plain text shown")
+    if too_complex(html):
+        found.problems.append("the HTML part is too large or too complex; plain text shown")
         html = ""
     return text, safe_html(html) if html else "", max(folded, hidden)
 

@@ -19,7 +19,7 @@ from typing import Any, cast
 from aiosmtpd import smtp
 
 from bridge.connector import Port
-from bridge.model import Address, Author, Envelope, File, Rejected, Report
+from bridge.model import Author, Envelope, File, Rejected, Report
 from plugins.mail import identity, read
 from plugins.mail.config import Config, endpoint, spoken
 from plugins.mail.identity import Sign
@@ -31,6 +31,7 @@ RATE_WINDOW = 600.0  # seconds
 MOST_RECIPIENTS = 1000
 GRACE = 10.0  # seconds that a mail on its way may take when we stop
 CHUNK = 2**18  # octets read at once; nothing limits a line, whatever RFC 5321 4.5.3.1.6 says
+END = b"\r\n.\r\n"
 AT_ONCE = 8  # mails of the largest size that may be in memory together
 
 _PATH = re.compile(r"<(?:@[^<>:\s]*:)?([^<>\s\"]*)>(?:\s+(.*))?")
@@ -100,8 +101,6 @@ class Receiver:
         for session in tuple(self._sessions):
             session.abort()
 
-    # --- what a session asks ---
-
     def admit(self, session: Session, peer: str) -> str:
         """ "" when that host may hand over mail now, else the answer that refuses it."""
         if not self.config.trusts(peer):
@@ -109,10 +108,8 @@ class Receiver:
         if self.stopping or len(self._sessions) >= self.config.max_connections:
             return "421 4.7.0 too many connections, try again later"
         self._sessions.add(session)
+        session.gone.add_done_callback(lambda _: self._sessions.discard(session))
         return ""
-
-    def gone(self, session: Session) -> None:
-        self._sessions.discard(session)
 
     async def handle_EHLO(self, _s: Any, session: Any, _e: Any, host: str, lines: list[str]) -> list[str]:
         session.host_name = host
@@ -121,8 +118,7 @@ class Receiver:
         return ["\r\n".join([lines[0], *extra, *lines[1:]])]  # one write instead of ten
 
     async def handle_MAIL(self, _s: Any, _session: Any, envelope: Transaction, sender: str, options: list[str]) -> str:
-        size = next((option[5:] for option in options if option.startswith("SIZE=")), "")
-        if size.isdecimal() and int(size) > self.config.max_size:
+        if any(int(option[5:]) > self.config.max_size for option in options if re.fullmatch(r"SIZE=\d+", option)):
             return self.too_large
         envelope.mail_from = sender
         envelope.mail_options.extend(options)
@@ -159,7 +155,7 @@ class Receiver:
 
     async def take(self, envelope: Transaction, raw: bytes) -> str:
         """Hand a mail to the bridge; returns the answer to DATA. Never raises, except when cancelled."""
-        sender = "" if envelope.mail_from == "<>" else str(envelope.mail_from)
+        sender = str(envelope.mail_from).removeprefix("<>")
         arrival = Arrival(raw, sender, tuple(envelope.rcpt_tos), tuple(envelope.scopes), time.time())
         try:
             return f"250 2.0.0 kept as {await self._accept(arrival)}"
@@ -222,7 +218,6 @@ class Session(smtp.SMTP):
 
     def connection_lost(self, error: Exception | None) -> None:
         super().connection_lost(error)
-        self._receiver.gone(self)
         if not self.gone.done():
             self.gone.set_result(None)
 
@@ -275,20 +270,23 @@ class Session(smtp.SMTP):
         content = _Content(self._receiver)
         try:
             while not content.ended:
-                content.add(await self._piece())
+                content.add(await self._piece(content.tail))
                 self._reset_timeout()
             return content.refusal or await self._receiver.take(transaction, content.mail())
         finally:
             content.drop()
 
-    async def _piece(self) -> bytes:
-        """What comes up to a line that ends with a dot, or as much as there is.
+    async def _piece(self, tail: bytes) -> bytes:
+        """What comes up to the end of DATA, or as much of it as there is; `tail` is what came last.
 
         Only CRLF ends a line: what other servers take for an end of DATA ("\\n.\\r\\n") is text here, so that no second
         mail can be smuggled in. RFC 5321 2.3.8
         """
+        begun = next((count for count in (4, 3, 2, 1) if tail.endswith(END[:count])), 0)
         try:
-            return bytes(await self._reader.readuntil(b".\r\n"))
+            if begun:
+                return bytes(await self._reader.readexactly(len(END) - begun))
+            return bytes(await self._reader.readuntil(END))
         except asyncio.LimitOverrunError as more:
             return bytes(await self._reader.read(more.consumed))
 
@@ -301,15 +299,15 @@ class _Content:
         self._pieces: list[bytes] = []
         self._kept = 0
         self._size = 0
-        self._tail = b"\r\n"  # DATA's own
+        self.tail = b"\r\n"  # DATA's own
         self.refusal = ""
 
     @property
     def ended(self) -> bool:
-        return self._tail == b"\r\n.\r\n"
+        return self.tail == END
 
     def add(self, piece: bytes) -> None:
-        self._tail = (self._tail + piece[-5:])[-5:]
+        self.tail = (self.tail + piece[-5:])[-5:]
         self._size += len(piece)
         limit = self._receiver.config.max_size
         if self._size - 3 > limit:
@@ -343,6 +341,8 @@ def envelope(
 ) -> Envelope:
     """The mail as the bridge sees it. Pure."""
     sender = identity.canonical(mail.sender.account)
+    verified = identity.vouched(sender, mail.authentication, config.authserv_id)
+    others = identity.others((*mail.to, *mail.cc), config.addresses)
     tokens = _tokens(arrival, mail, sign)
     named = [identity.message_id(token.uid, arrival.scopes[0], sign) for token in tokens]
     proof = bool(tokens or identity.verified(mail.token, sign) or any(identity.uid_of(ref, sign) for ref in mail.refs))
@@ -351,14 +351,14 @@ def envelope(
         scopes=arrival.scopes,
         key=_key(mail, arrival.raw),
         id=mail.message_id or f"<{hashlib.sha256(arrival.raw).hexdigest()}{identity.NOWHERE}",
-        author=_author(mail.sender, identity.vouched(sender, mail.authentication, config.authserv_id)),
+        author=Author("mail", sender, mail.sender.name, verified),
         when=arrival.when if mail.date is None else min(mail.date, arrival.when),
         title=mail.subject,
         text=mail.text,
         html=mail.html,
         refs=tuple(dict.fromkeys([*named, *mail.refs])),
         proof=proof,
-        people=_people(config, mail),
+        people=tuple(Author("mail", one.account, one.name) for one in others),
         files=tuple(files),
         original=original,
         folded=mail.folded,
@@ -375,17 +375,6 @@ def _key(mail: read.Mail, raw: bytes) -> str:
     return hashlib.sha256(
         f"{mail.message_id}\n{mail.sender.account}\n{mail.date}".encode("utf-8", "replace")
     ).hexdigest()
-
-
-def _author(address: Address, verified: bool = False) -> Author:
-    return Author("mail", identity.canonical(address.account), address.name, verified)
-
-
-def _people(config: Config, mail: read.Mail) -> tuple[Author, ...]:
-    """To and Cc, ourselves and repeats left out."""
-    people = {author.account: author for author in map(_author, (*mail.cc, *mail.to))}
-    order = dict.fromkeys(identity.canonical(one.account) for one in (*mail.to, *mail.cc))
-    return tuple(people[account] for account in order if account and not identity.mailbox_of(account, config.addresses))
 
 
 def _tokens(arrival: Arrival, mail: read.Mail, sign: Sign) -> list[identity.Token]:

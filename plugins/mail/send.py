@@ -30,7 +30,7 @@ from plugins.mail.config import Smarthost, spoken
 CONNECTIONS = 4
 IDLE = 30.0  # seconds that an unused connection is kept
 PATIENCE = 10  # the answer to a whole message may take so many times longer; RFC 5321 4.5.3.2.6: 10 minutes
-SERVER_TROUBLE = frozenset({421, 530, 535, 538})  # about us or the server, never about one message
+SERVER_TROUBLE = frozenset({421, 503, 530, 535, 538})  # about us or the server, never about one message
 
 
 class Unconfirmed(Exception):
@@ -165,14 +165,23 @@ class Submission:
         try:
             yield
         except (Rejected, Deferred):
-            with suppress(SMTPException, OSError):
-                await client.rset()
-            self._keep(client)
+            await self._reset(client)
             raise
         except BaseException:
             _part(client)
             raise
         self._keep(client)
+
+    async def _reset(self, client: SMTP) -> None:
+        """Keep a connection whose mail was refused, when the server forgets that mail."""
+        try:
+            await client.rset()
+        except (SMTPException, OSError, asyncio.CancelledError) as error:
+            _part(client)
+            if isinstance(error, asyncio.CancelledError):
+                raise
+        else:
+            self._keep(client)
 
     def _keep(self, client: SMTP) -> None:
         if client.is_connected:

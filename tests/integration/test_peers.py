@@ -19,9 +19,10 @@ import psutil
 import pytest
 from aiohttp import web
 
-from bridge.config import Config
+from bridge.config import Config, load
+from tests.conftest import Company, company_with
 from tests.peers import ROOT, free_port, until
-from tests.peers.bridge import BridgeProcess, configuration, write
+from tests.peers.bridge import BridgeProcess, configuration, running_bridge, write
 from tests.peers.employee import Employee, body, relation
 from tests.peers.faults import Proxy
 from tests.peers.instant import Instant
@@ -281,7 +282,7 @@ async def instant(tmp_path: Path) -> AsyncIterator[Instant]:
 
 async def test_a_bridge_process_is_ready_when_it_says_so_and_ends_when_told(tmp_path: Path) -> None:
     config = write(tmp_path / "passerelle.yaml", {"appservice": {"listen": f"127.0.0.1:{free_port()}"}})
-    bridge = BridgeProcess(config)
+    bridge = BridgeProcess(config, fresh=True)
     port = bridge.url.rpartition(":")[2]
     bridge.child.command = [sys.executable, "-c", READY, port]
     async with bridge:
@@ -339,3 +340,38 @@ def test_the_companys_configuration_is_one_the_bridge_reads(tmp_path: Path) -> N
     assert made["outward"] == {"hold": 0.5, "max_size": 2000}
     config = Config.model_validate(made)
     assert config.is_ours("@passerelle:company.example")
+
+
+async def test_a_companys_bridge_is_killed_and_goes_on(company: Company) -> None:
+    assert company.bridge.running
+    company.bridge.kill()
+    assert not company.bridge.running
+    await company.bridge.start()
+    assert await company.bridge.stop() == 0
+
+
+@company_with(bridge=False, outward={"hold": 7})
+async def test_a_company_has_the_configuration_that_its_test_asks_for(company: Company) -> None:
+    assert not company.bridge.running
+    assert load(company.bridge.config)[0].outward.hold == 7
+
+
+@company_with(bridge=False)
+async def test_the_command_line_starts_the_bridge(company: Company) -> None:
+    async with BridgeProcess(company.bridge.config, fresh=True) as bridge:
+        assert bridge.running
+    assert await bridge.stop() == 0
+
+
+@company_with(bridge=False)
+async def test_the_bridge_runs_in_a_tests_own_loop(company: Company) -> None:
+    async with running_bridge(company.bridge.config) as bridge:
+        assert bridge.config.bot_mxid == company.bot
+
+
+async def test_a_new_employee_joins_the_room(company: Company) -> None:
+    carl = await company.hire("carl")
+    await company.alice.invite(company.room, carl.mxid)
+    await carl.see_invite(company.room)
+    await carl.join(company.room)
+    assert carl.mxid in await company.alice.members(company.room)

@@ -14,9 +14,9 @@ import signal
 import socket
 import subprocess
 import sys
-from collections.abc import Awaitable, Callable, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
-from typing import TypeVar
+from typing import Protocol, TypeVar
 
 T = TypeVar("T")
 ROOT = Path(__file__).resolve().parents[2]
@@ -48,15 +48,26 @@ async def until(look: Callable[[], Awaitable[T | None]], what: str, timeout: flo
         raise AssertionError(f"after {timeout} s still waiting for {what}") from None
 
 
+class Process(Protocol):
+    """A process that was started, as subprocess.Popen has it."""
+
+    @property
+    def pid(self) -> int: ...
+    @property
+    def returncode(self) -> int: ...
+    def poll(self) -> int | None: ...
+    def wait(self) -> int: ...
+
+
 class Child:
-    """A process in a group of its own that ends with us, whatever ends us."""
+    """A command in a process group of its own that ends with us, whatever ends us."""
 
     def __init__(self, command: Sequence[str], folder: Path, log: Path, environment: dict[str, str] | None = None):
         self.command = list(command)
         self.folder = folder
         self.log = log
         self.environment = environment or {}
-        self.process: subprocess.Popen[bytes] | None = None
+        self.process: Process | None = None
 
     @property
     def running(self) -> bool:
@@ -69,34 +80,26 @@ class Child:
 
     def start(self) -> None:
         assert not self.running, f"{self.command} runs already"
-        with self.log.open("ab") as log:
-            self.process = subprocess.Popen(
-                self.command,
-                cwd=self.folder,
-                env=os.environ | self.environment,
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=subprocess.STDOUT,
-                start_new_session=True,
-                preexec_fn=_die_with_parent if _libc else None,  # noqa: PLW1509 - one call into the kernel
-            )
+        self.process = self._spawned()
         _children.add(self)
 
     def kill(self) -> None:
         """SIGKILL to the child and everything it has started."""
-        self._signal(signal.SIGKILL)
-        if self.process is not None:
+        if self.process is not None and self in _children:
+            with contextlib.suppress(ProcessLookupError, PermissionError):
+                os.killpg(self.process.pid, signal.SIGKILL)
             self.process.wait()
         _children.discard(self)
 
     async def stop(self, timeout: float = 15) -> int:
-        """SIGTERM, then SIGKILL when it does not heed; returns the exit code."""
+        """SIGTERM, then SIGKILL when it does not heed; returns the exit code (0 when it was never started)."""
+        if self.process is None:
+            return 0
         if self.running:
             os.kill(self.pid, signal.SIGTERM)
         with contextlib.suppress(AssertionError):
             await until(self._ended, "the child's end", timeout, every=0.02)
         self.kill()
-        assert self.process is not None
         return self.process.returncode
 
     def tail(self, lines: int = 30) -> str:
@@ -108,27 +111,30 @@ class Child:
     async def _ended(self) -> bool:
         return not self.running
 
-    def _signal(self, number: signal.Signals) -> None:
-        if self.process is not None:
-            with contextlib.suppress(ProcessLookupError, PermissionError):
-                os.killpg(self.process.pid, number)
+    def _spawned(self) -> Process:
+        with self.log.open("ab") as log:
+            return subprocess.Popen(
+                self.command,
+                cwd=self.folder,
+                env=os.environ | self.environment,
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
+                preexec_fn=die_with_parent,  # noqa: PLW1509 - one call into the kernel
+            )
 
 
 _children: set[Child] = set()
 
 
-def _die_with_parent() -> None:
-    """Runs in the child: the kernel kills it when the thread that started it ends."""
-    assert _libc is not None
-    _libc.prctl(PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
+def die_with_parent() -> None:
+    """Called in a child: the kernel kills it when the thread that started it ends."""
+    if _libc is not None:
+        _libc.prctl(PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
 
 
 @atexit.register
 def _end_children() -> None:
     for child in list(_children):
         child.kill()
-
-
-def children() -> Iterator[Child]:
-    """The children that were started and not ended yet."""
-    return iter(tuple(_children))

@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
+import functools
+import multiprocessing
+import os
 import sys
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
+from multiprocessing import forkserver
+from multiprocessing.context import ForkServerContext, ForkServerProcess
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -12,7 +18,9 @@ from typing import Any, Self
 import aiohttp
 import yaml
 
-from tests.peers import ROOT, Child, until
+from bridge.app import Bridge, opened
+from bridge.config import load
+from tests.peers import ROOT, Child, Process, die_with_parent, until
 from tests.peers.synapse import Registration
 
 
@@ -75,19 +83,90 @@ def write(path: Path, config: Mapping[str, Any]) -> Path:
     return path
 
 
-class BridgeProcess:
-    """`python -m bridge run CONFIG` as a child. Killed and started again it goes on with the same data."""
+class Forked(Child):
+    """The bridge's command line, forked from a process that has imported it: a start costs no imports.
 
-    def __init__(self, config: Path, log: Path | None = None, environment: dict[str, str] | None = None) -> None:
+    That process is the standard library's fork server; it ends with us, and its children with it.
+    """
+
+    def _spawned(self) -> Process:
+        environment = dict(os.environ) | self.environment
+        forked = _forks().Process(target=_command_line, args=(self.command, self.folder, self.log, environment))
+        forked.start()
+        return _AsPopen(forked)
+
+
+class _AsPopen:
+    """A multiprocessing.Process that answers as a subprocess.Popen."""
+
+    def __init__(self, forked: ForkServerProcess) -> None:
+        self.forked = forked
+
+    @property
+    def pid(self) -> int:
+        assert self.forked.pid is not None
+        return self.forked.pid
+
+    @property
+    def returncode(self) -> int:
+        assert self.forked.exitcode is not None
+        return self.forked.exitcode
+
+    def poll(self) -> int | None:
+        return self.forked.exitcode
+
+    def wait(self) -> int:
+        self.forked.join()
+        return self.returncode
+
+
+@functools.cache
+def _forks() -> ForkServerContext:
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["bridge.cli", "plugins.mail"])
+    return context
+
+
+def prepare() -> None:
+    """Let the imports begin, so that the first bridge of a run need not wait for them."""
+    _forks()
+    forkserver.ensure_running()
+
+
+def _command_line(command: list[str], folder: Path, log: Path, environment: dict[str, str]) -> None:
+    """Runs in the fork: become what a shell would have started."""
+    os.setsid()
+    die_with_parent()
+    file = os.open(log, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
+    for standard in (1, 2):
+        os.dup2(file, standard)
+    os.chdir(folder)
+    os.environ.clear()
+    os.environ.update(environment)
+    from bridge.cli import main
+
+    main(command)
+
+
+class BridgeProcess:
+    """The bridge as a process, ready to be killed. Started again it goes on with the same data.
+
+    `fresh` starts `python -m bridge`, as an admin does, instead of the quicker fork.
+    """
+
+    def __init__(
+        self, config: Path, log: Path | None = None, environment: dict[str, str] | None = None, fresh: bool = False
+    ) -> None:
         self.config = config
         self.log = log or config.with_suffix(".log")
         listen = yaml.safe_load(config.read_text())["appservice"]["listen"]
         self.url = f"http://{listen}"
-        self.child = Child(
-            [sys.executable, "-m", "bridge", "run", "--config", str(config)],
-            config.parent,
-            self.log,
-            {"PYTHONPATH": str(ROOT), "PYTHONUNBUFFERED": "1"} | (environment or {}),
+        arguments = ["run", "--config", str(config)]
+        more = {"PYTHONPATH": str(ROOT), "PYTHONUNBUFFERED": "1"} | (environment or {})
+        self.child = (
+            Child([sys.executable, "-m", "bridge", *arguments], config.parent, self.log, more)
+            if fresh
+            else Forked(arguments, config.parent, self.log, more)
         )
 
     async def __aenter__(self) -> Self:
@@ -111,11 +190,10 @@ class BridgeProcess:
 
     async def ready(self, timeout: float = 30) -> None:
         """Wait until it says that it is ready."""
-        async with aiohttp.ClientSession() as http:
-            try:
-                await until(lambda: self._answers(http), "the bridge to be ready", timeout)
-            except AssertionError as error:
-                raise AssertionError(f"{error}; its log ends:\n{self.child.tail()}") from None
+        try:
+            await _ready(self.url, lambda: self.running, timeout)
+        except (AssertionError, RuntimeError) as error:
+            raise type(error)(f"{error}; its log ends:\n{self.child.tail()}") from None
 
     async def stop(self) -> int:
         """SIGTERM: let it finish what it holds. Returns the exit code."""
@@ -132,26 +210,35 @@ class BridgeProcess:
     def log_text(self) -> str:
         return self.log.read_text(errors="replace") if self.log.exists() else ""
 
-    async def _answers(self, http: aiohttp.ClientSession) -> bool:
-        if not self.running:
-            raise RuntimeError(f"the bridge ended while starting:\n{self.child.tail()}")
-        try:
-            async with http.get(f"{self.url}/ready") as answer:
-                return answer.status == 200
-        except (aiohttp.ClientError, TimeoutError):
-            return False
-
 
 @contextlib.asynccontextmanager
-async def running_bridge(config_path: Path) -> AsyncIterator[Any]:
-    """The bridge in this very loop, for tests that look inside; yields the `App`."""
-    from bridge.app import App
-    from bridge.config import load
+async def running_bridge(config_path: Path) -> AsyncIterator[Bridge]:
+    """The bridge in this very loop, ready, for tests that look inside."""
+    settings, connectors = load(config_path)
+    async with opened(settings, connectors) as bridge:
+        running = asyncio.create_task(bridge.run(), name="bridge")
+        try:
+            await _ready(f"http://{settings.appservice.listen}", lambda: not running.done())
+            yield bridge
+        finally:
+            bridge.stop()
+            await running
 
-    config, connectors = load(config_path)
-    app = App(config, connectors)
-    async with app.running():
-        yield app
+
+async def _ready(url: str, alive: Callable[[], bool], timeout: float = 30) -> None:
+    """Wait until the bridge says that it is ready. Raises `RuntimeError` when it has ended instead."""
+    async with aiohttp.ClientSession() as http:
+
+        async def answers() -> bool:
+            if not alive():
+                raise RuntimeError("the bridge ended while starting")
+            try:
+                async with http.get(f"{url}/ready") as answer:
+                    return answer.status == 200
+            except (aiohttp.ClientError, TimeoutError):
+                return False
+
+        await until(answers, "the bridge to be ready", timeout)
 
 
 def _name(address: str) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import json
+import random
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -91,7 +92,7 @@ class Port:
         return sign(text)
 
 
-class Mails:
+class Mails(read.Reader):
     """Reads in this process: what the real reader does with hostile mail is tested with it."""
 
     async def read(self, raw: bytes) -> read.Mail:
@@ -235,6 +236,23 @@ async def test_bytes_arrive_as_they_were_sent_whatever_their_lines(port: Port) -
         assert (await line.mail(b"..\r\n")).startswith("250")
     kept = [port.spool.files[one.original.hash] for one in port.accepted if one.original]
     assert kept == [odd, b"", b".\r\n"]
+
+
+async def test_any_bytes_in_any_pieces_arrive_as_they_were_sent(port: Port) -> None:
+    chance = random.Random(1)
+    sent = []
+    async with receiving(port, rate=0) as receiver, calling(receiver) as line:
+        for _ in range(300):
+            raw = bytes(chance.choices(b"\r\n.x", weights=(4, 4, 4, 1), k=chance.randrange(12))) + b"\r\n"
+            sent.append(raw)
+            await line.begin()
+            stuffed = b"." * raw.startswith(b".") + raw.replace(b"\r\n.", b"\r\n..") + b".\r\n"
+            cut = chance.randrange(len(stuffed))
+            line.writer.write(stuffed[:cut])
+            await asyncio.sleep(0)
+            line.writer.write(stuffed[cut:])
+            assert (await line.hear()).startswith("250"), raw
+    assert [port.spool.files[one.original.hash] for one in port.accepted if one.original] == sent
 
 
 @pytest.mark.parametrize("end", [b"\n.\n", b"\n.\r\n", b"\r\n.\n", b"\r.\r", b"\r\n.\r", b"\r.\r\n", b"\n.\r"])
@@ -626,7 +644,8 @@ async def test_files_and_the_whole_mail_are_kept(port: Port) -> None:
     raw = MAIL.replace(b"\r\n\r\nIt burns.\r\n", b"") + (
         b'\r\nMIME-Version: 1.0\r\nContent-Type: multipart/mixed; boundary="b"\r\n\r\n'
         b"--b\r\nContent-Type: text/plain\r\n\r\nIt burns.\r\n"
-        b'--b\r\nContent-Type: application/pdf\r\nContent-Disposition: attachment; filename="a.pdf"\r\n\r\n%PDF\r\n--b--\r\n'
+        b'--b\r\nContent-Type: application/pdf\r\nContent-Disposition: attachment; filename="a.pdf"\r\n\r\n'
+        b"%PDF\r\n--b--\r\n"
     )
     async with receiving(port) as receiver, calling(receiver) as line:
         assert (await line.mail(raw)).startswith("250")
@@ -639,13 +658,10 @@ async def test_files_and_the_whole_mail_are_kept(port: Port) -> None:
     assert port.spool.files[one.original.hash] == raw
 
 
-@pytest.mark.parametrize("rounds", [2000])
-def test_making_an_envelope_costs_little(rounds: int) -> None:
+def test_making_an_envelope_costs_less_than_a_millisecond() -> None:
     mail = replace(READ, refs=tuple(f"<{n}@x.example>" for n in range(5)), text="x" * 4000)
+    settings = config(authserv_id="mx.company.example")
     begun = time.process_time()
-    for _ in range(rounds):
-        envelope("mail", SETTINGS, sign, ARRIVAL, mail, ORIGINAL, ())
-    assert (time.process_time() - begun) / rounds < 0.001
-
-
-SETTINGS = config(authserv_id="mx.company.example")
+    for _ in range(1000):
+        envelope("mail", settings, sign, ARRIVAL, mail, ORIGINAL, ())
+    assert (time.process_time() - begun) / 1000 < 0.001

@@ -22,7 +22,7 @@ from cryptography.x509.oid import NameOID
 
 from bridge.model import Address, Deferred, Delivery, Draft, Envelope, File, Recipients, Rejected, Unavailable
 from plugins.mail import Mail, identity
-from plugins.mail.config import Smarthost
+from plugins.mail.config import Config, Smarthost
 from plugins.mail.send import Submission, Unconfirmed
 
 UID = "abcdefghij234567abcd"
@@ -204,6 +204,7 @@ async def test_a_mail_without_recipients_is_rejected() -> None:
         ("MAIL", "452 4.3.1 disk full", Deferred),
         ("MAIL", "530 5.7.0 log in first", Unavailable),
         ("MAIL", "421 4.3.2 closing", Unavailable),
+        ("MAIL", "503 5.5.1 AUTH first", Unavailable),
         ("RCPT", "530 5.7.0 log in first", Unavailable),
         ("RCPT", "421 4.3.2 closing", Unavailable),
         ("DATA", "554 5.6.0 spam", Rejected),
@@ -331,6 +332,25 @@ async def test_a_connection_is_used_again() -> None:
         for _ in range(5):
             await send(submission)
     assert (server.greeted, len(server.mails)) == (1, 5)
+
+
+@pytest.mark.parametrize(("stage", "said"), [("RCPT", "550 no"), ("RCPT", "451 later"), ("DATA", "554 spam")])
+async def test_a_connection_is_used_again_after_a_refusal(stage: str, said: str) -> None:
+    async with serving(Server({stage: said})) as server, submitting(server) as submission:
+        with pytest.raises((Rejected, Deferred), match=said):
+            await send(submission)
+        server.answers = {}
+        assert (await send(submission)).accepted == [ANN]
+    assert server.greeted == 1
+
+
+async def test_a_connection_whose_reset_fails_is_not_used_again() -> None:
+    async with serving(Server({"RCPT": "550 no", "RSET": "500 what"})) as server, submitting(server) as submission:
+        with pytest.raises(Rejected):
+            await send(submission)
+        server.answers = {}
+        assert (await send(submission)).accepted == [ANN]
+    assert server.greeted == 2
 
 
 async def test_mails_sent_together_share_a_few_connections() -> None:
@@ -475,7 +495,7 @@ def connector(server: Server, **mailbox: Any) -> Mail:
         "mailboxes": [{"address": "support@c.example", "name": "Support"} | mailbox],
         "smarthost": {"host": "127.0.0.1", "port": server.port, "security": "none"},
     }
-    return Mail("mail", Mail.Config.model_validate(settings), Port())
+    return Mail("mail", Config.model_validate(settings), Port())
 
 
 def delivery() -> Delivery:
