@@ -72,10 +72,11 @@ class Bridge:
         self._stopping = asyncio.Event()
 
     def _destinations(self) -> list[MatrixDestination | ConnectorDestination]:
-        fetch = Fetch(self.ghosts, self.store)
+        fetch = Fetch(self.ghosts, self.store, self.say)
         matrix = MatrixDestination(
-            self.config, self.store, self.ghosts, self.rooms, self.places, self.outward, self.say
-        )
+            self.config, self.store, self.ghosts, self.rooms, fetch, self.places, self.outward, self.say,
+            self.hearing.located,
+        )  # fmt: skip
         return [
             matrix,
             *(

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from bridge.commands import Commands
+from bridge.commands import SEND, Commands
 from bridge.commands.parse import command_of
 from bridge.config import Config
 from bridge.model import RoomEvent
 from bridge.outward import Outward
-from bridge.payload import Enter, Post
+from bridge.payload import Enter, Locate, Post
 from bridge.places import Places
 from bridge.store import Conversation, Tx
 from bridge.texts import Texts
@@ -87,8 +87,17 @@ class Hearing:
         touched = tx.queue.touched_by(event.target)
         if conversation is None and touched and touched[0].conversation:
             conversation = tx.conversations.get(touched[0].conversation)
-        if conversation is not None and conversation.room == event.room:
+        if conversation is None and event.key == SEND and self._config.is_inside(event.sender):
+            self._places.post(tx, Locate(event.room, event))
+        elif conversation is not None and conversation.room == event.room:
             self._commands.react(tx, event, conversation)
+
+    def located(self, tx: Tx, request: RoomEvent, event: RoomEvent) -> None:
+        """The message that 📤 is on was written before its thread became a conversation."""
+        conversation = tx.conversations.of_root(event.thread) if event.thread else None
+        if conversation is not None and conversation.room == request.room == event.room:
+            tx.conversations.add_message(conversation.id, "internal", event.sender, event=event.id)
+            self._commands.react(tx, request, conversation)
 
     def _redacted(self, tx: Tx, event: RoomEvent) -> None:
         """Taking back the words, or the request to send them, stops what has not left."""

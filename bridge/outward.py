@@ -12,9 +12,9 @@ from bridge.model import Delivery, Draft, Recipients, Report, Sent
 from bridge.payload import Mark, Post, Preview, Reword, Unmark
 from bridge.places import Places
 from bridge.present import preview, size
+from bridge.store import Conversation, Message, Tx
 from bridge.text.html import matrix_to_mail_html
 from bridge.text.plain import matrix_to_text
-from bridge.store import Conversation, Message, Tx
 from bridge.texts import Texts
 
 HELD, LEFT, FAILED = "⏳", "✉️", "⚠️"

@@ -72,6 +72,14 @@ class Enter:
     sender: str
 
 
+@dataclass(frozen=True, slots=True)
+class Locate:
+    """Somebody wants a message sent that was written before its thread became a conversation: find its thread."""
+
+    room: str
+    request: RoomEvent
+
+
 KINDS: dict[str, type[Any]] = {
     "post": Post,
     "reword": Reword,
@@ -79,6 +87,7 @@ KINDS: dict[str, type[Any]] = {
     "unmark": Unmark,
     "preview": Preview,
     "enter": Enter,
+    "locate": Locate,
     "draft": Draft,
     "recipients": Recipients,
     "event": RoomEvent,

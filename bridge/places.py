@@ -8,10 +8,10 @@ from urllib.parse import quote
 from bridge import payload
 from bridge.config import Config, Mapping
 from bridge.model import Unavailable
-from bridge.payload import Enter, Mark, Post, Preview, Reword, Unmark
+from bridge.payload import Enter, Locate, Mark, Post, Preview, Reword, Unmark
 from bridge.store import Tx
 
-Shown = Post | Reword | Mark | Unmark | Preview | Enter
+Shown = Post | Reword | Mark | Unmark | Preview | Enter | Locate
 
 
 def link(room: str, event: str = "") -> str:

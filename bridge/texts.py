@@ -54,7 +54,6 @@ CATALOGUE: dict[str, tuple[str, str]] = {
         "{count} messages went to {address} within 10 minutes",
         "{count} messages sont partis vers {address} en 10 minutes",
     ),
-    "why-retry": ("it failed before ({reason})", "il a échoué auparavant ({reason})"),
     "preview-cancelled": ("✖️ Not sent: cancelled.", "✖️ Non envoyé : annulé."),
     "preview-sent": ("✉️ Accepted by {connector} for {to}.", "✉️ Accepté par {connector} pour {to}."),
     "partly-refused": ("⚠️ Not accepted for {address}: {reason}", "⚠️ Refusé pour {address} : {reason}"),
@@ -76,6 +75,20 @@ CATALOGUE: dict[str, tuple[str, str]] = {
     ),
     "transcript-heading": ("Conversation so far:", "Conversation jusqu'ici :"),
     "content-gone": ("the message is no longer there", "le message n'existe plus"),
+    "content-not-yours": ("one sends one's own messages", "chacun envoie ses propres messages"),
+    "content-none": (
+        "the message has no words or file that could be sent",
+        "le message n'a ni texte ni fichier à envoyer",
+    ),
+    "content-type": ("a message of type {type} cannot be sent", "un message de type {type} ne peut être envoyé"),
+    "file-unreadable": (
+        "{name} cannot be read from the homeserver ({reason})",
+        "{name} est illisible sur le serveur ({reason})",
+    ),
+    "history-unreadable": (
+        "the conversation so far cannot be read ({reason})",
+        "la conversation est illisible ({reason})",
+    ),
     # commands
     "not-allowed": (
         "Only people of this company may do that ({who} may not).",
@@ -160,7 +173,6 @@ CATALOGUE: dict[str, tuple[str, str]] = {
         "⚠️ Il me manque un droit ici : {right}. Une personne habilitée peut l'accorder.",
     ),
     "right-invite": ("to invite (so that senders appear by name)", "inviter (pour montrer les expéditeurs)"),
-    "right-redact": ("to redact (not needed for mail)", "supprimer des messages"),
     "right-speak": ("to send messages", "envoyer des messages"),
     # operators
     "down": (

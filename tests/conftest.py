@@ -192,7 +192,7 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
             pytest.skip(f"needs the Debian package {package}")
 
 
-@pytest.hookimpl(wrapper=True)
+@pytest.hookimpl(wrapper=True, tryfirst=True)
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> Iterator[None]:
     yield
     terminalreporter.write_line(f"{len(config.stash[not_run])} not run")

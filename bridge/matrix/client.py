@@ -9,7 +9,7 @@ from typing import Any
 import aiohttp
 from mautrix.api import HTTPAPI, Method
 from mautrix.errors import MatrixRequestError
-from mautrix.errors.base import MatrixResponseError
+from mautrix.errors.base import MatrixConnectionError, MatrixResponseError
 from mautrix.errors.request import make_request_error
 
 from bridge.model import Deferred, Rejected, Unavailable
@@ -53,7 +53,10 @@ class Client(HTTPAPI):
             raise translated(error) from None
         except MatrixResponseError as error:
             raise Unavailable(f"the homeserver's answer makes no sense: {error}") from None
-        except (aiohttp.ClientError, TimeoutError, json.JSONDecodeError) as error:
+        except MatrixConnectionError as error:  # what mautrix makes of aiohttp's errors
+            reason = str(error) or type(error.__cause__).__name__
+            raise Unavailable(f"the homeserver does not answer: {reason}") from None
+        except (TimeoutError, json.JSONDecodeError) as error:
             raise Unavailable(f"the homeserver does not answer: {type(error).__name__}") from None
         if not isinstance(answer, dict):
             raise Unavailable("the homeserver's answer is no JSON object")
@@ -119,7 +122,7 @@ def translated(error: MatrixRequestError) -> Exception:
     said = f"{status} {code} {getattr(error, 'message', None) or ''}".strip()
     if status in _TROUBLE or code in _TOKEN:
         return Unavailable(f"the homeserver said {said}", getattr(error, "retry_after", None))
-    if status >= 500:
+    if status >= 500 or (not code and status != 413):  # without a code it is some proxy that speaks
         return Deferred(f"the homeserver said {said}")
     if status == 413 or code == "M_TOO_LARGE":
         return Rejected(f"the homeserver said {said}")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 import zlib
 from collections import OrderedDict
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
@@ -17,9 +18,9 @@ from bridge.matrix.client import Client
 from bridge.matrix.fetch import Fetch
 from bridge.matrix.ghosts import Ghosts
 from bridge.matrix.rooms import Rooms
-from bridge.model import Delivery, Draft, Rejected, Unavailable
+from bridge.model import Deferred, Delivery, Draft, Rejected, RoomEvent
 from bridge.outward import Outward
-from bridge.payload import Enter, Mark, Post, Preview, Reword, Unmark
+from bridge.payload import Enter, Locate, Mark, Post, Preview, Reword, Unmark
 from bridge.places import Places
 from bridge.present import preview, size
 from bridge.queue import Crossing
@@ -37,8 +38,9 @@ class MatrixDestination:
     careful = False
 
     def __init__(
-        self, config: Config, store: Store, ghosts: Ghosts, rooms: Rooms, places: Places, outward: Outward, say: Texts
-    ) -> None:
+        self, config: Config, store: Store, ghosts: Ghosts, rooms: Rooms, fetch: Fetch, places: Places,
+        outward: Outward, say: Texts, located: Callable[[Tx, RoomEvent, RoomEvent], None],
+    ) -> None:  # fmt: skip
         self.parallel = config.homeserver.in_flight
         self._store = store
         self._ghosts = ghosts
@@ -46,7 +48,8 @@ class MatrixDestination:
         self._places = places
         self._outward = outward
         self._say = say
-        self._fetch = Fetch(ghosts, store)
+        self._fetch = fetch
+        self._located = located
         self._threads: OrderedDict[int, tuple[str, str]] = OrderedDict()  # conversation: (root, latest)
         self._kinds = {
             "post": (Post, self._post),
@@ -55,6 +58,7 @@ class MatrixDestination:
             "unmark": (Unmark, self._unmark),
             "preview": (Preview, self._preview),
             "enter": (Enter, self._enter),
+            "locate": (Locate, self._locate),
         }
 
     async def deliver(self, delivery: Delivery) -> Crossing:
@@ -171,6 +175,10 @@ class MatrixDestination:
         await self._rooms.invited(invitation.room, invitation.sender)
         return lambda tx: None
 
+    async def _locate(self, delivery: Delivery, wanted: Locate) -> Crossing:
+        event = await self._fetch.event(wanted.room, wanted.request.target)
+        return lambda tx: self._located(tx, wanted.request, event) if event else None
+
     async def _completed(self, shown: Preview) -> Draft | None:
         """The draft with its words, files and transcript; None when it is gone or cannot be sent."""
         row = await self._store.transact(lambda tx: tx.queue.get(shown.draft))
@@ -246,7 +254,7 @@ class MatrixDestination:
             try:
                 return str((await sender.call("PUT", path, body))["event_id"])
             except MatrixRequestError as again:
-                raise Unavailable(f"{sender.mxid} may not speak in {room}: {again}") from None
+                raise Deferred(f"{sender.mxid} may not speak in {room}: {again}") from None
         raise Rejected(f"{error.http_status} {error.errcode}: {error.message}")
 
     # --- giving up

@@ -13,6 +13,7 @@ from bridge.matrix.ghosts import Ghosts
 from bridge.model import Draft, File, Rejected, RoomEvent
 from bridge.store import Store
 from bridge.text.plain import matrix_to_text
+from bridge.texts import Texts
 
 PAGE = 100
 MOST = 500  # messages of a transcript
@@ -21,7 +22,8 @@ MOST = 500  # messages of a transcript
 class Fetch:
     """Reads events and media as the bot. Raises `Rejected` when what was asked for cannot be sent."""
 
-    def __init__(self, ghosts: Ghosts, store: Store) -> None:
+    def __init__(self, ghosts: Ghosts, store: Store, say: Texts) -> None:
+        self._say = say
         self._ghosts = ghosts
         self._store = store
 
@@ -46,23 +48,30 @@ class Fetch:
         try:
             kept = await self._store.spool.keep_stream(file.name, file.type, self._ghosts.bot.download(file.mxc), limit)
         except MatrixRequestError as error:
-            raise Rejected(f"{file.name} cannot be read from the homeserver: {error}") from None
+            raise Rejected(self._say("file-unreadable", name=file.name, reason=error)) from None
         return replace(kept, mxc=file.mxc)
+
+    async def event(self, room: str, event: str) -> RoomEvent | None:
+        """An event of a room, or None when the homeserver does not show it."""
+        try:
+            raw = await self._ghosts.bot.call("GET", f"_matrix/client/v3/rooms/{room}/event/{event}")
+        except MatrixRequestError:
+            return None
+        found = parse({"room_id": room, **raw})
+        return edited(raw, found) if found else None
 
     async def _source(self, draft: Draft) -> RoomEvent:
         """The event whose words are to leave, as last edited by its author."""
-        try:
-            raw = await self._ghosts.bot.call("GET", f"_matrix/client/v3/rooms/{draft.room}/event/{draft.source}")
-        except MatrixRequestError:
-            raise Rejected("the message is no longer there") from None
-        event = parse({"room_id": draft.room, **raw})
-        if event is None or event.sender != draft.author:
-            raise Rejected("one sends one's own messages")
+        event = await self.event(draft.room, draft.source)
+        if event is None:
+            raise Rejected(self._say("content-gone"))
+        if event.sender != draft.author:
+            raise Rejected(self._say("content-not-yours"))
         if event.type != "m.room.message" or not (event.body or event.file):
-            raise Rejected("the message has no words or file that could be sent")
+            raise Rejected(self._say("content-none"))
         if event.msgtype not in ("m.text", "m.emote", "m.notice") and event.file is None:
-            raise Rejected(f"a message of type {event.msgtype or event.type} cannot be sent")
-        return edited(raw, event)
+            raise Rejected(self._say("content-type", type=event.msgtype))
+        return event
 
     async def _transcript(self, draft: Draft) -> str:
         events = await (self._of_room(draft) if draft.history.isdigit() else self._of_thread(draft))
@@ -84,7 +93,7 @@ class Fetch:
                     break
                 query["from"] = page["next_batch"]
         except MatrixRequestError as error:
-            raise Rejected(f"the conversation so far cannot be read: {error}") from None
+            raise Rejected(self._say("history-unreadable", reason=error)) from None
         return _readable(found, room)
 
     async def _of_room(self, draft: Draft) -> list[RoomEvent]:
@@ -94,7 +103,7 @@ class Fetch:
             path = f"_matrix/client/v3/rooms/{draft.room}/messages"
             page = await self._ghosts.bot.call("GET", path, dir="b", limit=str(wanted * 3 + 20))
         except MatrixRequestError as error:
-            raise Rejected(f"the conversation so far cannot be read: {error}") from None
+            raise Rejected(self._say("history-unreadable", reason=error)) from None
         events = [event for event in _readable(page.get("chunk", [])[::-1], draft.room) if not event.thread]
         return [event for event in events if event.when <= draft.asked + 60 and event.id != draft.source][-wanted:]
 

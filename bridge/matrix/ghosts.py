@@ -15,7 +15,7 @@ from mautrix.errors import MatrixRequestError
 
 from bridge.config import Config
 from bridge.matrix.client import DEVICE, Client
-from bridge.model import Author, Unavailable
+from bridge.model import Author, Deferred, Unavailable
 from bridge.store import Store
 
 LONGEST = (
@@ -26,7 +26,7 @@ MOST_CLIENTS = 10_000
 
 
 def localpart(prefix: str, author: Author) -> str:
-    """The ghost's localpart: stable, lower-case, other characters as =xx (spec, "Mapping from other character sets")."""
+    """The localpart: stable, lower-case, other characters as =xx (Matrix spec, "Mapping from other character sets")."""
     raw = f"{author.realm}_{author.account}".lower()
     encoded = _PLAIN.sub(lambda match: "".join(f"={byte:02x}" for byte in match[0].encode(errors="replace")), raw)
     if len(encoded) > LONGEST:
@@ -127,7 +127,7 @@ class Ghosts:
         return Client(self._config.homeserver.url, token, self._session, mxid, device=False)
 
     async def join(self, mxid: str, room: str) -> None:
-        """Join, invited by the bot where that is needed. Raises `Unavailable` when a right is missing."""
+        """Join, invited by the bot where needed. Raises `Deferred` when a right is missing: one room's trouble."""
         path = f"_matrix/client/v3/rooms/{room}/join"
         try:
             await self.client(mxid).call("POST", path, {})
@@ -136,7 +136,7 @@ class Ghosts:
             try:
                 await self.client(mxid).call("POST", path, {})
             except MatrixRequestError as error:
-                raise Unavailable(f"{mxid} may not join {room}: {error}") from None
+                raise Deferred(f"{mxid} may not join {room}: {error}") from None
         await self._store.transact(lambda tx: tx.people.joined(mxid, room))
         self._joined.add((mxid, room))
 
@@ -147,7 +147,7 @@ class Ghosts:
             await self.bot.call("POST", f"_matrix/client/v3/rooms/{room}/invite", {"user_id": mxid})
         except MatrixRequestError as error:
             if "already in the room" not in str(error):
-                raise Unavailable(f"the bot may not invite into {room}: {error}") from None
+                raise Deferred(f"the bot may not invite into {room}: {error}") from None
 
     def is_in(self, mxid: str, room: str) -> bool:
         return (mxid, room) in self._joined

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 from collections.abc import Awaitable, Callable
 from typing import Any
@@ -22,7 +23,7 @@ from bridge.texts import Texts
 log = logging.getLogger(__name__)
 
 PAGE = 100
-RETRY = 2.0  # seconds between two looks at a room the homeserver did not show
+RETRY = 2.0  # seconds until a room the homeserver did not show is looked at again; doubled each time, up to a minute
 
 
 class Rooms:
@@ -73,13 +74,14 @@ class Rooms:
 
     async def run(self) -> None:
         """Catch up at start, after each outage, and now and then for what the homeserver forgot to push."""
+        failures = 0
         while True:
             self._look.clear()
-            complete = await self._round()
-            try:
-                await asyncio.wait_for(self._look.wait(), self._config.catch_up if complete else RETRY)
-            except TimeoutError:
-                continue
+            failures = 0 if await self._round() else failures + 1
+            wait = min(60.0, RETRY * 2 ** min(failures - 1, 5)) if failures else self._config.catch_up
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._look.wait(), wait)
+                failures = 0
 
     async def _round(self) -> bool:
         complete = await self._resolve()
@@ -181,6 +183,7 @@ class Rooms:
     async def invited(self, room: str, sender: str) -> None:
         """Somebody of the company invited the bot: come, say what is possible here and which right is missing."""
         await self.prepare(room)
+        self.look()
         scopes = sorted({mapping.scope for mapping in self._places.mappings_of(room)})
         lines = [self._say("hello", scopes=", ".join(scopes))] if scopes else [self._say("hello-unmapped", room=room)]
         lines += [self._say("lacks-right", right=self._say(right)) for right in await self.missing_rights(room)]

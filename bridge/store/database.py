@@ -62,6 +62,8 @@ class Writer(aiosqlite.Connection):
                 await asyncio.shield(hop)
         if job.error is not None:
             raise job.error
+        if not job.done:  # whoever took it into his commit failed before it began
+            raise sqlite3.OperationalError("the database is closed")
         return job.result
 
     async def _hop(self, act: Callable[[], Any]) -> Any:
@@ -79,10 +81,10 @@ def _commit(connection: sqlite3.Connection, jobs: Sequence[Job]) -> None:
             _run(connection, job)
         connection.execute("COMMIT")
     except sqlite3.Error as error:  # the commit itself failed: nobody's rule is written
-        if connection.in_transaction:
-            connection.execute("ROLLBACK")
         for job in jobs:
             job.error, job.result = job.error or error, None
+        if connection.in_transaction:
+            connection.execute("ROLLBACK")
     for job in jobs:
         job.done = True
 
@@ -110,7 +112,11 @@ async def opened(path: Path) -> Writer:
     path.parent.mkdir(parents=True, exist_ok=True)
     writer = Writer(path)
     await writer
-    await writer.outside_transaction(_prepare)
+    try:
+        await writer.outside_transaction(_prepare)
+    except BaseException:
+        await writer.close()  # or its thread would keep the process alive
+        raise
     return writer
 
 

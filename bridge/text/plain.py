@@ -166,13 +166,13 @@ def decode_words(value: str) -> str:
             data = b""
         out.append("" if joined else gap)
         end, charset = word.end(), word[1].lower()
-        data += decode_base64(word[3]) if word[2] in "bB" else binascii.a2b_qp(word[3].encode(), header=True)
+        data += decode_base64(word[3].encode()) if word[2] in "bB" else binascii.a2b_qp(word[3].encode(), header=True)
     return "".join((*out, decode(data, charset), value[end:]))
 
 
-def decode_base64(text: str) -> bytes:
+def decode_base64(data: bytes) -> bytes:
     """Base64 as far as it can be decoded; "=" ends it (RFC 2045 6.8)."""
-    data = text.partition("=")[0].encode("ascii", "replace").translate(None, _NOT_BASE64)
+    data = data.partition(b"=")[0].translate(None, _NOT_BASE64)
     data = data[: len(data) - 1] if len(data) % 4 == 1 else data
     return binascii.a2b_base64(data + b"=" * (-len(data) % 4))
 

@@ -54,6 +54,12 @@ _REST = re.compile(
     r"(?<![\w-])(?:divRplyFwdMsg|appendonsend|OutlookMessageHeader|stopSpelling|mail-editor-reference-message-container"
     r"|ms-outlook-mobile-reference-message)(?![\w-])"
 )
+# Without any of these there is nothing to look for.
+_HINT = re.compile(
+    r"quote|cite|divRplyFwdMsg|appendonsend|OutlookMessageHeader|stopSpelling|reference-message|--|__"
+    r"|\b(?:From|De|Von|Da|Van)\b",
+    re.IGNORECASE,
+)
 
 
 def attribution(text: str) -> bool:
@@ -138,7 +144,7 @@ def fold_html(html: str) -> tuple[str, int]:
     Known by the marks that the usual clients leave. Text after or between quotes keeps everything, and so does a
     forwarded message; nothing is ever folded to nothing.
     """
-    if too_complex(html):
+    if not _HINT.search(html) or too_complex(html):
         return html, 0
     tokens = list(tokens_of(html))
     cut = _cut_html(tokens)

@@ -1,4 +1,4 @@
-"""Mail that arrives: the SMTP listener, and how a mail that was read becomes an envelope.
+"""Mail that arrives: the SMTP listener.
 
 Promise: 250 is said only after the bridge has written the mail down. Trouble of our own is always a temporary answer
 (4xx), so that the sender's server keeps the mail; a permanent one (5xx) is always about the mail itself.
@@ -7,23 +7,20 @@ Promise: 250 is said only after the bridge has written the mail down. Trouble of
 from __future__ import annotations
 
 import asyncio
-import hashlib
 import logging
 import re
 import time
 from collections import Counter, defaultdict
-from collections.abc import Iterable
-from dataclasses import dataclass, replace
 from typing import Any, cast
 
 from aiosmtpd import smtp
 
 from bridge.connector import Port
-from bridge.model import Author, Envelope, File, Rejected, Report
+from bridge.model import Rejected
 from plugins.mail import identity, read
+from plugins.mail.arrival import Arrival, envelope, is_echo
 from plugins.mail.config import Config, endpoint, spoken
-from plugins.mail.identity import Sign
-from plugins.mail.write import Memo, eml_name
+from plugins.mail.write import eml_name
 
 log = logging.getLogger(__name__)
 
@@ -35,7 +32,6 @@ END = b"\r\n.\r\n"
 AT_ONCE = 8  # mails of the largest size that may be in memory together
 
 _PATH = re.compile(r"<(?:@[^<>:\s]*:)?([^<>\s\"]*)>(?:\s+(.*))?")
-_DAEMON = re.compile(r"(mailer-?daemon|mail-daemon|postmaster|mdaemon|bounces?)([+.-].*)?@.*", re.IGNORECASE)
 _LINE = re.compile(r"[^ -~]+")
 
 
@@ -45,17 +41,6 @@ class Transaction(smtp.Envelope):
     def __init__(self) -> None:
         super().__init__()
         self.scopes: dict[str, None] = {}  # a set in the order of RCPT
-
-
-@dataclass(frozen=True, slots=True)
-class Arrival:
-    """A mail as SMTP handed it over."""
-
-    raw: bytes
-    sender: str  # the return path, "" for <>
-    recipients: tuple[str, ...]
-    scopes: tuple[str, ...]  # our mailboxes among the recipients
-    when: float  # seconds since the epoch
 
 
 class Receiver:
@@ -76,8 +61,8 @@ class Receiver:
 
     async def __aenter__(self) -> Receiver:
         host, port = endpoint(self.config.listen)
-        loop = asyncio.get_running_loop()
-        self._server = await loop.create_server(lambda: Session(self), host, port, reuse_address=True)
+        listen = asyncio.get_running_loop().create_server
+        self._server = await listen(lambda: Session(self), host, port, reuse_address=True)
         return self
 
     async def __aexit__(self, *_: object) -> None:
@@ -102,7 +87,7 @@ class Receiver:
             session.abort()
 
     def admit(self, session: Session, peer: str) -> str:
-        """ "" when that host may hand over mail now, else the answer that refuses it."""
+        """The answer that refuses a host; empty when it may hand over mail now."""
         if not self.config.trusts(peer):
             return "554 5.7.1 this server takes mail from its own relays only"
         if self.stopping or len(self._sessions) >= self.config.max_connections:
@@ -114,8 +99,8 @@ class Receiver:
     async def handle_EHLO(self, _s: Any, session: Any, _e: Any, host: str, lines: list[str]) -> list[str]:
         session.host_name = host
         lines = [line for line in lines if not line.startswith("250-AUTH")]
-        extra = [f"250-SIZE {self.config.max_size}", "250-PIPELINING", "250-ENHANCEDSTATUSCODES"]
-        return ["\r\n".join([lines[0], *extra, *lines[1:]])]  # one write instead of ten
+        lines[1:1] = [f"250-SIZE {self.config.max_size}", "250-PIPELINING"]
+        return ["\r\n".join(lines)]  # one write instead of ten
 
     async def handle_MAIL(self, _s: Any, _session: Any, envelope: Transaction, sender: str, options: list[str]) -> str:
         if any(int(option[5:]) > self.config.max_size for option in options if re.fullmatch(r"SIZE=\d+", option)):
@@ -331,71 +316,3 @@ class _Content:
         self._pieces.clear()
         self._receiver.held -= self._kept
         self._kept = 0
-
-
-# --- from mail to envelope ------------------------------------------------------------------------------------------
-
-
-def envelope(
-    connector: str, config: Config, sign: Sign, arrival: Arrival, mail: read.Mail, original: File, files: Iterable[File]
-) -> Envelope:
-    """The mail as the bridge sees it. Pure."""
-    sender = identity.canonical(mail.sender.account)
-    verified = identity.vouched(sender, mail.authentication, config.authserv_id)
-    others = identity.others((*mail.to, *mail.cc), config.addresses)
-    tokens = _tokens(arrival, mail, sign)
-    named = [identity.message_id(token.uid, arrival.scopes[0], sign) for token in tokens]
-    proof = bool(tokens or identity.verified(mail.token, sign) or any(identity.uid_of(ref, sign) for ref in mail.refs))
-    return Envelope(
-        connector=connector,
-        scopes=arrival.scopes,
-        key=_key(mail, arrival.raw),
-        id=mail.message_id or f"<{hashlib.sha256(arrival.raw).hexdigest()}{identity.NOWHERE}",
-        author=Author("mail", sender, mail.sender.name, verified),
-        when=arrival.when if mail.date is None else min(mail.date, arrival.when),
-        title=mail.subject,
-        text=mail.text,
-        html=mail.html,
-        refs=tuple(dict.fromkeys([*named, *mail.refs])),
-        proof=proof,
-        people=tuple(Author("mail", one.account, one.name) for one in others),
-        files=tuple(files),
-        original=original,
-        folded=mail.folded,
-        automatic=mail.automatic or not arrival.sender,
-        problem=mail.problem,
-        report=_report(arrival, mail, sign),
-        memo=Memo(mail.sender, mail.reply_to, mail.to, mail.cc, mail.date, mail.text).dump(),
-    )
-
-
-def _key(mail: read.Mail, raw: bytes) -> str:
-    if not mail.message_id:
-        return hashlib.sha256(raw).hexdigest()
-    return hashlib.sha256(
-        f"{mail.message_id}\n{mail.sender.account}\n{mail.date}".encode("utf-8", "replace")
-    ).hexdigest()
-
-
-def _tokens(arrival: Arrival, mail: read.Mail, sign: Sign) -> list[identity.Token]:
-    """Our signed addresses among the recipients; the header's too, since aliases rewrite those of SMTP."""
-    return identity.tokens([*arrival.recipients, *(one.account for one in (*mail.to, *mail.cc))], sign)
-
-
-def _report(arrival: Arrival, mail: read.Mail, sign: Sign) -> Report | None:
-    """What a bounce says; a signed bounce address names our message more surely than anything in the text.
-
-    An automatic answer (a vacation notice) may come to the bounce address too (RFC 3834 4): that is no failure.
-    """
-    uid = next((one.uid for one in _tokens(arrival, mail, sign) if one.kind == "b"), "")
-    if uid and mail.report:
-        return replace(mail.report, about=uid)
-    if uid and (not mail.sender.account or _DAEMON.fullmatch(mail.sender.account)):
-        return Report(uid, "", (mail.text.strip() or mail.subject)[:500])
-    return mail.report
-
-
-def is_echo(mail: read.Mail, scopes: tuple[str, ...], sign: Sign) -> bool:
-    """Whether it is a mail we sent from the only mailbox that it now comes back to (a list, a redirection)."""
-    ours = identity.uid_of(mail.message_id, sign) or identity.verified(mail.token, sign)
-    return bool(ours) and {identity.canonical(mail.sender.account)} == set(scopes)

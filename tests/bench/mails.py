@@ -41,7 +41,7 @@ def letters(count: int, run: str, replies: float = REPLIES) -> list[Letter]:
         mailbox = MAILBOXES[number % len(MAILBOXES)]
         sender = people(mailbox)[dice.randrange(SENDERS)]
         before = threads.setdefault((mailbox, sender), [])
-        letter = Letter(number, sender, mailbox, f"<{run}.{number}.{dice.getrandbits(64):x}@customers.example>")
+        letter = Letter(number, sender, mailbox, f"<{dice.getrandbits(64):016x}.{run}@customers.example>")
         answered = dice.choice(before) if before and dice.random() < replies else None
         if answered:
             letter.refs = [*answered.refs, answered.id][-10:]

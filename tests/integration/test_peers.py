@@ -11,7 +11,7 @@ import subprocess
 import sys
 from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import aiohttp
 import aiosmtplib
@@ -23,11 +23,12 @@ from bridge.config import Config, load
 from tests.conftest import Company, company_with
 from tests.peers import ROOT, free_port, until
 from tests.peers.bridge import BridgeProcess, configuration, running_bridge, write
+from tests.peers.certificate import Certificate
 from tests.peers.employee import Employee, body, relation
 from tests.peers.faults import Proxy
 from tests.peers.instant import Instant
 from tests.peers.synapse import Registration, Synapse
-from tests.peers.world import Certificate, Sink, letter, post
+from tests.peers.world import Sink, letter, post
 
 Pair = tuple[Employee, Employee]
 
@@ -181,15 +182,22 @@ async def test_a_sink_that_is_down_refuses_and_comes_back_on_its_port(sink: Sink
     assert len(sink.mails) == 1
 
 
-async def test_a_sink_with_a_login_wants_starttls_first(tmp_path: Path) -> None:
+@pytest.mark.parametrize("security", ["starttls", "tls"])
+async def test_a_sink_with_a_login_wants_an_encrypted_one(tmp_path: Path, security: Literal["starttls", "tls"]) -> None:
     certificate = Certificate.make(tmp_path)
-    async with Sink(security="starttls", certificate=certificate, login=("bridge", "pw")) as sink:
+    async with Sink(security=security, certificate=certificate, login=("bridge", "pw")) as sink:
         with pytest.raises(aiosmtplib.SMTPException):
-            await post(sink.host, sink.port, "a@x.example", ["b@x.example"], letter())
+            await post(sink.host, sink.port, "a@x.example", ["b@x.example"], letter(), timeout=2)
         client = aiosmtplib.SMTP(
-            hostname="localhost", port=sink.port, start_tls=True, tls_context=_trusting(certificate)
+            hostname="localhost",
+            port=sink.port,
+            start_tls=security == "starttls",
+            use_tls=security == "tls",
+            tls_context=_trusting(certificate),
         )
         async with client:
+            with pytest.raises(aiosmtplib.SMTPAuthenticationError):
+                await client.login("bridge", "wrong")
             await client.login("bridge", "pw")
             await client.sendmail("a@x.example", ["b@x.example"], letter().as_bytes())
         assert [(mail.tls, mail.login) for mail in sink.mails] == [(True, "bridge")]

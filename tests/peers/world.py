@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import datetime
-import ipaddress
 import random
-import ssl
 import uuid
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from email.message import EmailMessage
 from email.parser import BytesParser
@@ -16,18 +14,14 @@ from email.policy import SMTP as SMTP_POLICY
 from email.policy import EmailPolicy
 from email.utils import format_datetime
 from functools import cached_property
-from pathlib import Path
 from types import TracebackType
 from typing import Any, Literal, Self
 
 import aiosmtplib
 from aiosmtpd.smtp import SMTP, AuthResult, Envelope, Session
-from cryptography import x509
-from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import ec
-from cryptography.x509.oid import NameOID
 
 from tests.peers import free_port
+from tests.peers.certificate import Certificate
 
 Stage = Literal["banner", "ehlo", "mail", "rcpt", "data", "after-data"]
 
@@ -206,7 +200,7 @@ class Sink:
             if fault.reply and not fault.cut:
                 return fault.reply
         cut = fault is not None and fault.cut
-        await self._keep(_taken(session, envelope, answered=not cut))
+        await self._keep(_taken(session, envelope, self.security == "tls" or session.ssl is not None, answered=not cut))
         if cut:
             _abort(server)
         return "250 2.0.0 taken"
@@ -311,7 +305,7 @@ def _abort(conversation: SMTP) -> None:
         conversation.transport.abort()  # type: ignore[attr-defined]
 
 
-def _taken(session: Session, envelope: Envelope, answered: bool) -> Mail:
+def _taken(session: Session, envelope: Envelope, tls: bool, answered: bool) -> Mail:
     assert isinstance(envelope.original_content, bytes)
     peer = session.peer[0] if isinstance(session.peer, tuple) else str(session.peer)
     return Mail(
@@ -319,58 +313,10 @@ def _taken(session: Session, envelope: Envelope, answered: bool) -> Mail:
         sender=envelope.mail_from or "",
         recipients=tuple(str(recipient) for recipient in envelope.rcpt_tos),
         peer=peer,
-        tls=session.ssl is not None,
+        tls=tls,
         login=str(session.auth_data) if session.authenticated else None,
         answered=answered,
     )
-
-
-@dataclass(frozen=True)
-class Certificate:
-    """A throw-away certificate for localhost; who trusts `file` as an authority trusts the server."""
-
-    file: Path
-    key: Path
-
-    @classmethod
-    def make(cls, folder: Path, names: Sequence[str] = ("localhost", "127.0.0.1")) -> Certificate:
-        """Write a new key and its self-signed certificate into `folder`."""
-        key = ec.generate_private_key(ec.SECP256R1())
-        made = cls(folder / "certificate.pem", folder / "key.pem")
-        made.file.write_bytes(_self_signed(key, names).public_bytes(serialization.Encoding.PEM))
-        form, bare = serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
-        made.key.write_bytes(key.private_bytes(serialization.Encoding.PEM, form, bare))
-        return made
-
-    def context(self) -> ssl.SSLContext:
-        """For a server that shows this certificate."""
-        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-        context.load_cert_chain(self.file, self.key)
-        return context
-
-
-def _self_signed(key: ec.EllipticCurvePrivateKey, names: Iterable[str]) -> x509.Certificate:
-    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "Passerelle test")])
-    now = datetime.datetime.now(datetime.UTC)
-    return (
-        x509.CertificateBuilder()
-        .subject_name(name)
-        .issuer_name(name)
-        .public_key(key.public_key())
-        .serial_number(x509.random_serial_number())
-        .not_valid_before(now - datetime.timedelta(days=1))
-        .not_valid_after(now + datetime.timedelta(days=30))
-        .add_extension(x509.SubjectAlternativeName([_alternative(each) for each in names]), critical=False)
-        .add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
-        .sign(key, hashes.SHA256())
-    )
-
-
-def _alternative(name: str) -> x509.GeneralName:
-    try:
-        return x509.IPAddress(ipaddress.ip_address(name))
-    except ValueError:
-        return x509.DNSName(name)
 
 
 class _Mua(EmailPolicy):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import time
+from email.headerregistry import Address as Mailbox
 from email.message import EmailMessage
 from typing import Any
 
@@ -141,6 +142,7 @@ def test_what_is_missing_is_empty() -> None:
         ("=?utf-8?Q?Al=C3=ADce_Martin?= <alice@example.org>", "alice@example.org", "Alíce Martin"),
         ("=?utf-8?Q?Boss_=3Cboss=40example.com=3E?= <eve@example.org>", "eve@example.org", "Boss <boss@example.com>"),
         ("=?utf-8?Q?Eve=0D=0ABcc:_x=40example.org?= <eve@example.org>", "eve@example.org", "Eve Bcc: x@example.org"),
+        ("=?utf-8?Q?Eve,_<boss@example.com>:?= <eve@example.org>", "eve@example.org", "Eve, <boss@example.com>:"),
         ("alice@example.org (Alice)", "alice@example.org", "Alice"),
         ('"A \\"B\\" C" <a@example.org>', "a@example.org", 'A "B" C'),
         ("Zoé <zoe@example.org>", "zoe@example.org", "Zoé"),
@@ -205,9 +207,7 @@ def test_a_subject_is_one_bounded_line() -> None:
     assert len(read(b"Subject: " + b"x" * 10_000 + b"\n\n").subject) == 500
 
 
-@pytest.mark.parametrize(
-    "date", ["", "yesterday", "Mon, 99 Jan 2022 10:00:00", "3 Jan 99999 10:00", "1 Jan 1900 00:00", "9" * 5000, "\x00"]
-)
+@pytest.mark.parametrize("date", ["", "yesterday", "3 Jan 99999 10:00", "1 Jan 1900 00:00", "9" * 5000, "\x00"])
 def test_a_date_that_is_none_is_none(date: str) -> None:
     assert read(f"Date: {date}\n\nx".encode()).date is None
 
@@ -253,11 +253,11 @@ def test_our_own_token_is_found() -> None:
         ("Content-Transfer-Encoding: BASE64 ", b"SGVs\r\n***bG8=\r\n____\r\nlist footer", "Hello"),
         ("Content-Transfer-Encoding: base64", b"S", ""),
         ("Content-Transfer-Encoding: quoted-printable", b"a=3Db =\r\nc=ZZ", "a=b c=ZZ"),
-        ("Content-Transfer-Encoding: x-uuencode", b"begin 644 x\n!!!\n", "begin 644 x\n!!!"),
+        ("Content-Transfer-Encoding: base64\nContent-Type: text/plain; charset=punycode", b"SGV\xe9sbG8=", "Hello"),
         ("Content-Transfer-Encoding: nonsense", b"plain", "plain"),
         ("Content-Type: multipart/mixed", b"no boundary", "no boundary"),
         ("Content-Type: nonsense", b"plain", "plain"),
-        ("", "lone \ud800 surrogate \x00".encode("utf-8", "surrogatepass"), None),
+        ("", b"lone \xed\xa0\x80 surrogate \x00", None),
     ],
 )
 def test_a_body_is_decoded_as_well_as_can_be(fields: str, body: bytes, text: str | None) -> None:
@@ -416,7 +416,7 @@ HOSTILE: dict[str, bytes] = {
     "50,000 words": mail("Subject: " + "=?utf-8?q?a?= " * 50_000, "Hello"),
     "many empty parts": HEADER.encode() + b"Content-Type: multipart/mixed; boundary=b\r\n\r\n" + b"--b\r\n\r\n" * 5000,
     "a long line": mail(body="Hello" + "x" * 2_000_000),
-    "surrogates": mail("Content-Type: text/html", "Hello&#xD800;".encode() + b"\xed\xa0\x80"),
+    "surrogates": mail("Content-Type: text/html", b"Hello&#xD800;" + b"\xed\xa0\x80"),
     "nul bytes": HEADER.encode() + b"X: \x00\r\nContent-Type: text/plain; charset=\x00\r\n\r\nHello\x00",
     "bare returns": HEADER.replace("\r\n", "\r").encode()
     + b"Content-Type: text/plain"
@@ -550,6 +550,7 @@ PIECES = [
 )
 @example(b"Content-Type: message/delivery-status\n\n")
 @example(b"Content-Type: message/external-body\n\n")
+@example(b"Content-Type: message/rfc822\n\nContent-Type: text/plain; charset=punycode\n\n\x80")
 def test_reading_never_raises(raw: bytes) -> None:
     seen = read(raw)
     check(seen)
@@ -558,19 +559,16 @@ def test_reading_never_raises(raw: bytes) -> None:
     risky(raw)
 
 
-@given(
-    st.text(st.characters(exclude_categories=["Cs"])), st.text(), st.sampled_from(["utf-8", "utf-16", "iso-2022-jp"])
-)
-def test_what_the_standard_library_writes_is_read(subject: str, name: str, charset: str) -> None:
+@given(st.text(st.characters(codec="utf-8", categories=["L", "N", "P", "S"]), min_size=1, max_size=60))
+def test_what_the_standard_library_writes_is_read(word: str) -> None:
     written = EmailMessage()
-    subject = " ".join(subject.split()).encode("ascii", "ignore").decode()
-    written["From"] = "Alice <alice@example.org>"
-    written["Subject"] = "".join(char for char in subject if char.isprintable())
-    written.set_content("Grüße\n", charset="utf-8")
-    written.add_attachment(b"data", "application", "pdf", filename="file.pdf")
+    written["From"] = Mailbox(word, "alice", "example.org")
+    written["Subject"] = word
+    written.set_content("Grüße\n")
+    written.add_attachment(b"data", "application", "pdf", filename="offre été.pdf")
     seen = read(written.as_bytes())
-    assert seen.subject == " ".join(str(written["Subject"]).split())[:500]
-    assert (seen.text, seen.parts[0].name, seen.parts[0].data) == ("Grüße", "file.pdf", b"data")
+    assert (seen.subject, seen.sender.name, seen.sender.account) == (word, word, "alice@example.org")
+    assert (seen.text, seen.parts[0].name, seen.parts[0].data) == ("Grüße", "offre été.pdf", b"data")
 
 
 # The reader

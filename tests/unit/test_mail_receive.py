@@ -19,8 +19,9 @@ from aiosmtplib import SMTP
 
 from bridge.model import Address, Author, Envelope, File, Rejected, Report
 from plugins.mail import Mail, identity, read
+from plugins.mail.arrival import Arrival, envelope, is_echo
 from plugins.mail.config import Config
-from plugins.mail.receive import Arrival, Receiver, envelope, is_echo
+from plugins.mail.receive import Receiver
 from plugins.mail.write import Memo
 from tests.unit.test_mail_send import certify
 

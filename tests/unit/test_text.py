@@ -26,9 +26,9 @@ from bridge.text.plain import decode, decode_words
 SHOWN = "p br strong em u del code pre a ul ol li h1 h2 h3 h4 blockquote sup sub table thead tbody tr th td"
 ALLOWED = set(SHOWN.split())
 PIECES = (
-    "<p> </p> <div> </div> <b> </b> <i> <ul> <li> </ul> <table> <tr> <td> <th> </table> <br> <script> </script> <style> "
-    "<!-- --> <![if> <pre> </pre> <blockquote> </blockquote> <head> <title> <mx-reply> </mx-reply> &amp; &#x202e; "
-    "&#xD800; &lt; < > \" '"
+    "<p> </p> <div> </div> <b> </b> <i> <ul> <li> </ul> <table> <tr> <td> <th> </table> <br> <script> </script> "
+    "<style> <!-- --> <![if> <pre> </pre> <blockquote> </blockquote> <head> <title> <mx-reply> </mx-reply> &amp; "
+    "&#x202e; &#xD800; &lt; < > \" '"
 )
 TAG = re.compile(r"</?([a-zA-Z0-9-]+)([^>]*)>")
 HANG = 10.0  # seconds; the point is that it ends
@@ -475,7 +475,7 @@ ATTRIBUTION = "On Mon, 3 Jan 2022 at 10:00, Alice &lt;a@example.org&gt; wrote:"
         f'<div class="gmail_quote"><div dir="ltr" class="gmail_attr">{ATTRIBUTION}<br></div>'
         '<blockquote class="gmail_quote" style="margin:0">old<br>words</blockquote></div>',
         f'<div>{ATTRIBUTION}</div><blockquote type="cite"><div>old<br>words</div></blockquote>',
-        f'<div class="moz-cite-prefix">{ATTRIBUTION}<br></div><blockquote type="cite" cite="mid:x">old words</blockquote>',
+        f'<div class="moz-cite-prefix">{ATTRIBUTION}</div><blockquote type="cite" cite="mid:x">old words</blockquote>',
         '<div id="appendonsend"></div><hr><div id="divRplyFwdMsg"><b>From:</b> Alice</div><div>old words</div>',
         f'<div id="ydp1yahoo_quoted_1" class="yahoo_quoted"><div>{ATTRIBUTION}</div><div>old words</div></div>',
         f'<div class="protonmail_quote">{ATTRIBUTION}<br><blockquote class="protonmail_quote" type="cite">old<br>words'
@@ -483,7 +483,7 @@ ATTRIBUTION = "On Mon, 3 Jan 2022 at 10:00, Alice &lt;a@example.org&gt; wrote:"
         '<span id="OutlookMessageHeader">From: Alice</span><p>old words</p>',
         "<p>-----Original Message-----</p><p>old words</p>",
         "<p><b><span>From:</span></b> Alice<br><b>Sent:</b> Monday<br><b>To:</b> Bob<br><b>Subject:</b> x</p>old words",
-        "<p><b>De&nbsp;:</b> Alice<br><b>Envoyé&nbsp;:</b> lundi<br><b>À&nbsp;:</b> Bob<br><b>Objet&nbsp;:</b> x</p>old",
+        "<p><b>De&nbsp;:</b> Alice<br><b>Envoyé&nbsp;:</b> lundi<br><b>À&nbsp;:</b> Bob<br><b>Objet :</b> x</p>old",
     ],
 )
 def test_the_quotes_of_the_usual_clients_are_folded(quote: str) -> None:

@@ -1,0 +1,92 @@
+"""How a mail that was read becomes an envelope: whose it is, what it answers, whether it proves to belong. Pure."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+
+from bridge.model import Author, Envelope, File, Report
+from plugins.mail import identity, read
+from plugins.mail.config import Config
+from plugins.mail.identity import Sign
+from plugins.mail.write import Memo
+
+_DAEMON = re.compile(r"(mailer-?daemon|mail-daemon|postmaster|mdaemon|bounces?)([+.-].*)?@.*", re.IGNORECASE)
+
+
+@dataclass(frozen=True, slots=True)
+class Arrival:
+    """A mail as SMTP handed it over."""
+
+    raw: bytes
+    sender: str  # the return path, "" for <>
+    recipients: tuple[str, ...]
+    scopes: tuple[str, ...]  # our mailboxes among the recipients
+    when: float  # seconds since the epoch
+
+
+def envelope(
+    connector: str, config: Config, sign: Sign, arrival: Arrival, mail: read.Mail, original: File, files: Iterable[File]
+) -> Envelope:
+    """The mail as the bridge sees it. Pure."""
+    sender = identity.canonical(mail.sender.account)
+    verified = identity.vouched(sender, mail.authentication, config.authserv_id)
+    others = identity.others((*mail.to, *mail.cc), config.addresses)
+    tokens = _tokens(arrival, mail, sign)
+    named = [identity.message_id(token.uid, arrival.scopes[0], sign) for token in tokens]
+    proof = bool(tokens or identity.verified(mail.token, sign) or any(identity.uid_of(ref, sign) for ref in mail.refs))
+    return Envelope(
+        connector=connector,
+        scopes=arrival.scopes,
+        key=_key(mail, arrival.raw),
+        id=mail.message_id or f"<{hashlib.sha256(arrival.raw).hexdigest()}{identity.NOWHERE}",
+        author=Author("mail", sender, mail.sender.name, verified),
+        when=arrival.when if mail.date is None else min(mail.date, arrival.when),
+        title=mail.subject,
+        text=mail.text,
+        html=mail.html,
+        refs=tuple(dict.fromkeys([*named, *mail.refs])),
+        proof=proof,
+        people=tuple(Author("mail", one.account, one.name) for one in others),
+        files=tuple(files),
+        original=original,
+        folded=mail.folded,
+        automatic=mail.automatic or not arrival.sender,
+        problem=mail.problem,
+        report=_report(arrival, mail, sign),
+        memo=Memo(mail.sender, mail.reply_to, mail.to, mail.cc, mail.date, mail.text).dump(),
+    )
+
+
+def _key(mail: read.Mail, raw: bytes) -> str:
+    if not mail.message_id:
+        return hashlib.sha256(raw).hexdigest()
+    return hashlib.sha256(
+        f"{mail.message_id}\n{mail.sender.account}\n{mail.date}".encode("utf-8", "replace")
+    ).hexdigest()
+
+
+def _tokens(arrival: Arrival, mail: read.Mail, sign: Sign) -> list[identity.Token]:
+    """Our signed addresses among the recipients; the header's too, since aliases rewrite those of SMTP."""
+    return identity.tokens([*arrival.recipients, *(one.account for one in (*mail.to, *mail.cc))], sign)
+
+
+def _report(arrival: Arrival, mail: read.Mail, sign: Sign) -> Report | None:
+    """What a bounce says; a signed bounce address names our message more surely than anything in the text.
+
+    An automatic answer (a vacation notice) may come to the bounce address too (RFC 3834 4): that is no failure.
+    """
+    uid = next((one.uid for one in _tokens(arrival, mail, sign) if one.kind == "b"), "")
+    if uid and mail.report:
+        return replace(mail.report, about=uid)
+    if uid and (not mail.sender.account or _DAEMON.fullmatch(mail.sender.account)):
+        return Report(uid, "", (mail.text.strip() or mail.subject)[:500])
+    return mail.report
+
+
+def is_echo(mail: read.Mail, scopes: tuple[str, ...], sign: Sign) -> bool:
+    """Whether it is a mail we sent from the only mailbox that it now comes back to (a list, a redirection)."""
+    ours = identity.uid_of(mail.message_id, sign) or identity.verified(mail.token, sign)
+    return bool(ours) and {identity.canonical(mail.sender.account)} == set(scopes)

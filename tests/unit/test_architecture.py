@@ -1,0 +1,99 @@
+"""The shape of the house: imports point one way, SQL and mautrix stay where they belong, modules stay short."""
+
+from __future__ import annotations
+
+import ast
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+MODULES = sorted(path for top in ("bridge", "plugins") for path in (ROOT / top).rglob("*.py"))
+
+# Each part may import the parts before it, and its own.
+TIERS = [
+    {"bridge.model"},
+    {"bridge.connector", "bridge.text", "bridge.texts"},
+    {"bridge.config", "bridge.payload", "bridge.store"},
+    {"bridge.places", "bridge.present"},
+    {"bridge.outward", "bridge.queue"},
+    {"bridge.hub", "bridge.matrix", "bridge.commands"},
+    {"bridge.hearing", "bridge.departures", "bridge.holds"},
+    {"bridge.web", "bridge.app"},
+    {"bridge.cli", "bridge.__main__"},
+]
+FOR_PLUGINS = {"bridge.connector", "bridge.model", "bridge.text"}
+SQL = re.compile(r"\b(SELECT .* FROM|INSERT (OR \w+ )?INTO|UPDATE \w+ SET|DELETE FROM)\b")
+
+
+def name(path: Path) -> str:
+    parts = path.relative_to(ROOT).with_suffix("").parts
+    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+
+
+def imported(path: Path) -> Iterator[str]:
+    """Names of the modules a file imports, type-checking imports left out."""
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    hidden = {
+        inner
+        for node in ast.walk(tree)
+        if isinstance(node, ast.If) and "TYPE_CHECKING" in ast.dump(node.test)
+        for inner in ast.walk(node)
+    }
+    for node in ast.walk(tree):
+        if node in hidden:
+            continue
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            yield from (f"{node.module}.{alias.name}" for alias in node.names)
+
+
+def tier(module: str) -> int | None:
+    found = [i for i, parts in enumerate(TIERS) if any(module == part or module.startswith(f"{part}.") for part in parts)]
+    return found[0] if found else None
+
+
+def part(module: str) -> str:
+    return ".".join(module.split(".")[:2])
+
+
+@pytest.mark.parametrize("path", MODULES, ids=name)
+def test_imports_point_one_way(path: Path) -> None:
+    here = tier(name(path))
+    for module in imported(path):
+        there = tier(module)
+        if here is None or there is None or part(module) == part(name(path)):
+            continue
+        assert there <= here, f"{name(path)} imports {module}"
+
+
+@pytest.mark.parametrize("path", [path for path in MODULES if name(path).startswith("plugins.")], ids=name)
+def test_plugins_see_only_the_contract(path: Path) -> None:
+    for module in imported(path):
+        if module.startswith("bridge"):
+            assert part(module) in FOR_PLUGINS, f"{name(path)} imports {module}"
+
+
+@pytest.mark.parametrize("path", [path for path in MODULES if name(path).startswith("bridge")], ids=name)
+def test_the_hub_knows_no_plugin_and_only_matrix_knows_mautrix_and_only_the_store_writes_sql(path: Path) -> None:
+    assert not [module for module in imported(path) if module.startswith("plugins")]
+    if part(name(path)) != "bridge.matrix":
+        assert not [module for module in imported(path) if module.startswith("mautrix")]
+    if part(name(path)) != "bridge.store":
+        assert not SQL.search(path.read_text(encoding="utf-8"))
+
+
+@pytest.mark.parametrize("path", MODULES, ids=name)
+def test_every_module_is_short_and_says_what_it_is_for(path: Path) -> None:
+    source = path.read_text(encoding="utf-8")
+    assert source.count("\n") <= 400
+    assert ast.get_docstring(ast.parse(source))
+
+
+@pytest.mark.parametrize("path", MODULES, ids=name)
+def test_tasks_are_started_only_where_they_are_owned(path: Path) -> None:
+    if name(path) not in ("bridge.queue", "bridge.app"):
+        assert "create_task" not in path.read_text(encoding="utf-8")
