@@ -42,6 +42,7 @@ log = logging.getLogger(__name__)
 
 CATCH_UP_WAIT = 30  # seconds a transaction waits for its rooms before the homeserver is asked to come again
 GRACE = 20  # seconds that deliveries in flight get to end
+SHUTDOWN = 3  # seconds that requests to us get to end; the homeserver repeats them
 
 
 class Bridge:
@@ -129,8 +130,11 @@ class Bridge:
         """Once an hour: forget what retention has ended."""
         while True:
             before = time.time() - self.config.retention
-            await self.store.expire(before)
-            await asyncio.to_thread(self.store.spool.expire, before)
+            try:
+                await self.store.expire(before)
+                await asyncio.to_thread(self.store.spool.expire, before)
+            except (OSError, store.Error) as error:
+                log.error("old content could not be removed, trying again in an hour: %s", error)
             await asyncio.sleep(3600)
 
     @contextlib.asynccontextmanager
@@ -139,7 +143,9 @@ class Bridge:
 
         token = self.config.appservice.hs_token.get_secret_value()
         app = routes(token, self.config.appservice.max_body, self.heard, self.ghosts.knows, self.trouble)
-        public, private = web.AppRunner(app, access_log=None), web.AppRunner(admin(self), access_log=None)
+        public, private = (
+            web.AppRunner(each, access_log=None, shutdown_timeout=SHUTDOWN) for each in (app, admin(self))
+        )
         await public.setup()
         await private.setup()
         host, _, port = self.config.appservice.listen.rpartition(":")
@@ -161,22 +167,38 @@ class Bridge:
         """A transaction of the homeserver: it waits behind the catch-up of its rooms."""
         events = [event for event in events if not self.config.is_ours(event.sender)]
         async with asyncio.timeout(CATCH_UP_WAIT):
-            for room in {event.room for event in events}:
+            behind = [room for room in {event.room for event in events} if not self.rooms.is_caught_up(room)]
+            if self.places.mapped().intersection(behind):
+                self.rooms.look()  # the homeserver has just spoken to us: no need to wait longer
+            for room in behind:
                 await self.rooms.caught_up(room)
         await self.hear(events)
 
     async def hear(self, events: list[RoomEvent]) -> None:
-        """Write events down, in order, in as few commits as possible."""
+        """Write events down, in order: all of them, or none and an error."""
         events = [event for event in events if not self.config.is_ours(event.sender)]
-        outcomes = await asyncio.gather(
-            *(self.store.transact(self.hearing.hear, event) for event in events), return_exceptions=True
-        )
-        for event, outcome in zip(events, outcomes, strict=True):
-            if isinstance(outcome, OSError | store.Error | asyncio.CancelledError):
-                raise outcome  # it is not written down: the homeserver must send it again
-            if isinstance(outcome, BaseException):
-                log.error("event %s could not be understood", event.id, exc_info=outcome)
-                await self.store.transact(self._keep, event, repr(outcome))
+        try:
+            if events:
+                await self.store.transact(self._hear_all, events)
+        except (OSError, store.Error):
+            raise  # they are not written down: the homeserver must send them again
+        except Exception:
+            log.exception("an event cannot be understood; now one after the other")
+            for event in events:
+                await self._hear_alone(event)
+
+    def _hear_all(self, tx: Tx, events: list[RoomEvent]) -> None:
+        for event in events:
+            self.hearing.hear(tx, event)
+
+    async def _hear_alone(self, event: RoomEvent) -> None:
+        try:
+            await self.store.transact(self.hearing.hear, event)
+        except (OSError, store.Error):
+            raise
+        except Exception as error:
+            log.exception("event %s could not be understood", event.id)
+            await self.store.transact(self._keep, event, repr(error))
 
     def _keep(self, tx: Tx, event: RoomEvent, reason: str) -> None:
         """An event that we fail to understand is kept as a dead letter: nothing is lost, and it can be replayed."""
@@ -191,7 +213,10 @@ class Bridge:
             if reason
             else self.say("up", destination=destination)
         )
-        await self.store.transact(self.places.tell_operators, body)
+        try:
+            await self.store.transact(self.places.tell_operators, body)
+        except (OSError, store.Error) as error:  # the log has it too; deliveries go on
+            log.error("operators could not be told: %s", error)
 
     # --- how it is
 
@@ -218,20 +243,18 @@ class Bridge:
     async def replay(self, uid: str) -> bool:
         """Try a dead letter again; False when there is none of that name."""
 
-        def rule(tx: Tx) -> RoomEvent | bool:
+        def rule(tx: Tx) -> bool:
             row = tx.queue.get(uid)
             if row is None or row.state != "dead":
                 return False
             if row.kind == "event":
                 tx.queue.drop(uid)
-                return payload.load(RoomEvent, row.payload)
-            self.acts.replay(tx, row)
+                self.hearing.understand(tx, payload.load(RoomEvent, row.payload))
+            else:
+                self.acts.replay(tx, row)
             return True
 
-        found = await self.store.transact(rule)
-        if isinstance(found, RoomEvent):
-            await self.store.transact(self.hearing.understand, found)
-        return bool(found)
+        return await self.store.transact(rule)
 
 
 class _Port:

@@ -81,7 +81,7 @@ def _dead_letters(options: argparse.Namespace) -> int:
 async def _on_letters(settings: config.Config, connectors: dict[str, Any], what: str, uid: str) -> int:
     """Ask the running bridge; when none runs, do it on the store itself."""
     socket = settings.data / "admin.sock"
-    if not await asyncio.to_thread(socket.exists):
+    if not await _answers(socket):
         async with app.opened(settings, connectors) as bridge:
             return await _act(what, uid, bridge.dead_letters, bridge.replay)
 
@@ -96,6 +96,16 @@ async def _on_letters(settings: config.Config, connectors: dict[str, Any], what:
                 return answer.status == 200
 
         return await _act(what, uid, letters, replay)
+
+
+async def _answers(socket: Path) -> bool:
+    """Whether a bridge listens there; a killed one leaves its socket behind."""
+    try:
+        _, writer = await asyncio.open_unix_connection(socket)
+    except OSError:
+        return False
+    writer.close()
+    return True
 
 
 async def _act(what: str, uid: str, letters: Any, replay: Any) -> int:

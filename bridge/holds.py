@@ -11,7 +11,7 @@ from bridge import payload
 from bridge.matrix.rooms import Rooms
 from bridge.model import Draft
 from bridge.outward import Outward
-from bridge.store import Store, Tx
+from bridge.store import Error, Store, Tx
 
 log = logging.getLogger(__name__)
 AGAIN = 0.5  # seconds until a hold that could not end is looked at again
@@ -44,7 +44,10 @@ class Holds:
                 with contextlib.suppress(TimeoutError):
                     await asyncio.wait_for(self._changed.wait(), max(0.0, wait))
         finally:
-            await asyncio.shield(self._store.transact(self._write_remaining))
+            try:
+                await asyncio.shield(self._store.transact(self._write_remaining))
+            except (OSError, Error) as error:  # then each is held in full again
+                log.error("the remaining seconds of holds could not be written down: %s", error)
 
     async def _end_due(self) -> None:
         for uid in [uid for uid, end in self._ends.items() if end <= time.monotonic()]:

@@ -147,7 +147,9 @@ class Draft:
     source: str = ""  # the event that holds the words
     trigger: str = ""  # the event that asked to send them
     asked: float = 0.0  # when, seconds since the epoch
-    history: str = ""  # what the transcript is of: a thread's root, or how many messages of the room
+    history: str = ""  # what the transcript is of: how many messages (all: "") of the room, or of a thread (its root)
+    parts: tuple[str, ...] = ()  # other events whose words or files are in it: a transcript's, joined files', edits
+    reached: tuple[Address, ...] = ()  # those who have it already
     pending: tuple[Address, ...] = ()  # when some have it already: those still to be reached
 
 

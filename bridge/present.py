@@ -49,13 +49,7 @@ def arrival(envelope: Envelope, title: str, say: Texts, limit: int) -> tuple[str
 
 def preview(draft: Draft, say: Texts, footer: str) -> tuple[str, str]:
     """(body, html) of the notice that shows an outward message: to whom, which files, the words."""
-    lines = [say("preview", to=", ".join(map(str, draft.recipients.to)))]
-    if draft.recipients.cc:
-        lines.append(say("preview-cc", cc=", ".join(map(str, draft.recipients.cc))))
-    if draft.title:
-        lines.append(say("preview-subject", subject=draft.title))
-    if draft.files:
-        lines.append(say("preview-files", files=files(draft.files)))
+    lines = _addressed(draft, say)
     words = [part for part in (draft.text, _transcript(draft, say)) if part]
     quoted = "\n".join(words)
     body = "\n".join([*lines, "", *(f"> {line}" for line in quoted.splitlines()), "", footer])
@@ -65,6 +59,22 @@ def preview(draft: Draft, say: Texts, footer: str) -> tuple[str, str]:
         + f"<em>{escape(footer)}</em>"
     )
     return body, html
+
+
+def short_preview(draft: Draft, say: Texts, footer: str) -> str:
+    """The notice for an outward message too long to show: its words are in a file of their own."""
+    return "\n".join([*_addressed(draft, say), "", say("preview-long"), "", footer])
+
+
+def _addressed(draft: Draft, say: Texts) -> list[str]:
+    lines = [say("preview", to=", ".join(map(str, draft.recipients.to)))]
+    if draft.recipients.cc:
+        lines.append(say("preview-cc", cc=", ".join(map(str, draft.recipients.cc))))
+    if draft.title:
+        lines.append(say("preview-subject", subject=draft.title))
+    if draft.files:
+        lines.append(say("preview-files", files=files(draft.files)))
+    return lines
 
 
 def files(named: Iterable[File]) -> str:

@@ -14,7 +14,7 @@ from typing import Protocol, TypeVar
 
 from bridge.config import Retry
 from bridge.model import Deferred, Delivery, Rejected, Unavailable
-from bridge.store import Store, Tx
+from bridge.store import Error, Store, Tx
 
 log = logging.getLogger(__name__)
 
@@ -74,6 +74,7 @@ class Line:
         self._up = asyncio.Event()
         self._up.set()
         self._probing = asyncio.Lock()
+        self._preparing: set[asyncio.Task[object]] = set()
         self._failures = 0
         self._wait = 0.0
         self._stopping = asyncio.Event()
@@ -93,6 +94,7 @@ class Line:
     def reopen(self, name: str) -> None:
         """A lane that the database has something for."""
         lane = self._lanes.setdefault(name, Lane(name))
+        lane.backlog.clear()  # what was pushed before is read again, behind what is older
         lane.spilled = True
         self._schedule(lane)
 
@@ -111,13 +113,15 @@ class Line:
 
     def stop(self) -> None:
         self._stopping.set()
+        for task in self._preparing:
+            task.cancel()
         for _ in range(self.destination.parallel):
             self._ready.put_nowait(None)
 
     async def _work(self) -> None:
         while not self._stopping.is_set():
             lane = await self._ready.get()
-            if lane is None:
+            if lane is None or self._stopping.is_set():
                 return
             if self._up.is_set():
                 await self._step(lane)
@@ -127,10 +131,13 @@ class Line:
     async def _wait_and_probe(self, lane: Lane) -> None:
         """While the destination is down, one worker at a time tries, with the next lane each time."""
         async with self._probing:
-            if not self._up.is_set():
+            probe = not self._up.is_set()
+            if probe:
                 await self._pause(self._wait)
-            if not self._stopping.is_set():
-                await self._step(lane)
+                if not self._stopping.is_set():
+                    await self._step(lane)
+        if not probe and not self._stopping.is_set():
+            await self._step(lane)
 
     async def _pause(self, seconds: float) -> None:
         with contextlib.suppress(TimeoutError):
@@ -158,11 +165,8 @@ class Line:
     async def _next(self, lane: Lane) -> Delivery | None:
         while not lane.backlog and lane.spilled:
             lane.missed = False
-            page = await self._store.transact(lambda tx: tx.queue.head(lane.name, lane.last, PAGE))
-            # A previous life of this process may have begun to deliver them.
-            lane.backlog.extend(
-                replace(row, doubt=row.doubt or row.created) if row.created < self._born else row for row in page
-            )
+            page = await self._commit(lambda tx: tx.queue.head(lane.name, lane.last, PAGE))
+            lane.backlog.extend(map(self._of_earlier_life, page))
             lane.spilled = len(page) == PAGE or lane.missed
             if not page and not lane.missed:
                 break
@@ -172,28 +176,50 @@ class Line:
         lane.last = delivery.id
         return delivery
 
+    def _of_earlier_life(self, row: Delivery) -> Delivery:
+        """An earlier life of this process may have begun to deliver it; a careful destination has noted that."""
+        if self.destination.careful or row.created >= self._born:
+            return row
+        return replace(row, doubt=row.doubt or row.created)
+
     # --- one attempt
 
     async def _attempt(self, lane: Lane, delivery: Delivery) -> float:
         """Returns the seconds until the lane may go on."""
+        probe, tried = not self._up.is_set(), delivery
         try:
-            await self.destination.prepare(delivery)
+            await self._prepared(delivery)
             begun = await self._begun(delivery)
             if begun is None:
                 return 0.0
-            delivery = begun
-            crossing = await self.destination.deliver(delivery)
+            tried = begun
+            crossing = await self.destination.deliver(tried)
         except (Unavailable, OSError, TimeoutError) as error:
-            return await self._is_down(lane, delivery, error)
+            return await self._is_down(lane, self._not_taken(tried, delivery), error, probe=probe)
         except Rejected as error:
-            return await self._bury(delivery, str(error))
+            await self._is_up()
+            return await self._bury(tried, str(error))
         except Deferred as error:
-            return await self._later(lane, delivery, str(error), doubtful=False)
+            await self._is_up()
+            return await self._later(lane, self._not_taken(tried, delivery), str(error))
+        except Error as error:  # our own trouble; it says nothing about the message
+            log.exception("the database failed while a delivery was under way")
+            return await self._later(lane, tried, str(error))
         except Exception as error:  # whatever it is, the message is kept and the other lanes go on
-            log.exception("delivery %s to %s failed", delivery.uid, self.destination.name)
-            return await self._later(lane, delivery, f"{type(error).__name__}: {error}", doubtful=True)
+            log.exception("delivery %s to %s failed", tried.uid, self.destination.name)
+            return await self._later(lane, tried, f"{type(error).__name__}: {error}", odd=True)
         await self._is_up()
-        return await self._cross_out(lane, delivery, crossing)
+        return await self._cross_out(lane, tried, crossing)
+
+    async def _prepared(self, delivery: Delivery) -> None:
+        """It may wait for long, so stopping ends it."""
+        task = asyncio.current_task()
+        assert task is not None
+        self._preparing.add(task)
+        try:
+            await self.destination.prepare(delivery)
+        finally:
+            self._preparing.discard(task)
 
     async def _begun(self, delivery: Delivery) -> Delivery | None:
         """The delivery with the attempt written down; None when it was cancelled or replayed under another number."""
@@ -202,16 +228,25 @@ class Line:
         begun = await self._commit(lambda tx: tx.queue.begin(delivery))
         return replace(begun, doubt=delivery.doubt or begun.doubt) if begun else None
 
+    def _not_taken(self, tried: Delivery, before: Delivery) -> Delivery:
+        """After a refusal. Where attempts are noted, doubt is what it was before; elsewhere an answer may be lost."""
+        doubt = before.doubt if self.destination.careful else tried.doubt or time.time()
+        return replace(tried, doubt=doubt)
+
     async def _cross_out(self, lane: Lane, delivery: Delivery, crossing: Crossing) -> float:
         def rule(tx: Tx) -> float | None:
             again = crossing(tx)
             if again is None:
                 tx.queue.remove(delivery.id)
-                return None
-            tx.queue.postpone(delivery, again, "", doubtful=False)
+            else:
+                tx.queue.postpone(delivery, again, "")
             return again
 
-        again = await self._commit(rule)
+        try:
+            again = await self._commit(rule)
+        except Exception as error:  # the other side has it: trying again and again would help nobody
+            log.exception("delivery %s to %s was made and cannot be noted", delivery.uid, self.destination.name)
+            return await self._bury(delivery, f"delivered, but {type(error).__name__}: {error}")
         if again is None:
             return 0.0
         lane.spilled, lane.last = True, delivery.id - 1  # the row was amended: read it again
@@ -219,27 +254,26 @@ class Line:
         return max(0.01, again - time.time())
 
     async def _commit(self, rule: Callable[[Tx], T]) -> T:
-        """The other side has said yes, so this must be written: a full disk is waited out."""
+        """What must be written is: trouble of the disk is waited out, since dropping an answer would deliver twice."""
         while True:
             try:
                 return await self._store.transact(rule)
-            except OSError as error:
-                log.error("cannot write down a delivery, trying again: %s", error)
-            except Exception:  # sqlite3's errors are of many kinds; dropping the answer would deliver twice
-                log.exception("cannot write down a delivery, trying again")
+            except (OSError, Error) as error:
+                log.error("the database cannot be used, trying again: %s", error)
             if self._stopping.is_set():
                 raise asyncio.CancelledError
             await self._pause(1)
 
-    async def _later(self, lane: Lane, delivery: Delivery, error: str, *, doubtful: bool) -> float:
-        await self._is_up()
-        odd = doubtful and delivery.attempts + 1 >= ODD_ATTEMPTS and not self.destination.careful
-        if odd or time.time() - delivery.created > self._retry.give_up:
-            return await self._bury(delivery, error)
-        delay = self._backoff(delivery.attempts)
-        late = replace(delivery, attempts=max(1, delivery.attempts), doubt=delivery.doubt or time.time())
-        await self._commit(lambda tx: tx.queue.postpone(late, time.time() + delay, error, doubtful=doubtful))
-        lane.backlog.appendleft(replace(late, doubt=late.doubt if doubtful else None))
+    async def _later(self, lane: Lane, delivery: Delivery, error: str, *, odd: bool = False) -> float:
+        late = replace(delivery, attempts=max(1, delivery.attempts))
+        hopeless = odd and late.attempts >= ODD_ATTEMPTS and not self.destination.careful
+        if hopeless or time.time() - late.created > self._retry.give_up:
+            return await self._bury(late, error)
+        if not self.destination.careful:
+            late = replace(late, doubt=late.doubt or time.time())
+        delay = self._backoff(late.attempts - 1)
+        await self._commit(lambda tx: tx.queue.postpone(late, time.time() + delay, error))
+        lane.backlog.appendleft(late)
         return delay
 
     def _backoff(self, attempts: int) -> float:
@@ -253,22 +287,28 @@ class Line:
             else:
                 tx.queue.bury(delivery, reason)
 
-        await self._is_up()
         log.warning("delivery %s to %s given up", delivery.uid, self.destination.name)
-        await self._commit(rule)
+        try:
+            await self._commit(rule)
+        except Exception:  # nobody can be told, but it is kept all the same
+            log.exception("a dead letter could not be told")
+            await self._commit(lambda tx: tx.queue.bury(delivery, reason))
         return 0.0
 
     # --- down and up
 
-    async def _is_down(self, lane: Lane, delivery: Delivery, error: Exception) -> float:
+    async def _is_down(self, lane: Lane, delivery: Delivery, error: Exception, *, probe: bool) -> float:
         """The destination is in trouble, not the message: it stays first in its lane and one worker probes."""
         reason = str(error) or type(error).__name__
         if self.destination.careful:  # nothing was taken: it can be cancelled again
-            await self._commit(lambda tx: tx.queue.postpone(delivery, 0, reason, doubtful=False))
+            await self._commit(lambda tx: tx.queue.postpone(delivery, 0, reason))
         lane.backlog.appendleft(delivery)
-        asked: float | None = getattr(error, "retry_after", None)
-        self._wait = asked or self._backoff(self._failures)
-        self._failures += 1
+        asked: float = getattr(error, "retry_after", None) or 0.0
+        if probe or self._up.is_set():
+            self._wait = asked or self._backoff(self._failures)
+            self._failures += 1
+        else:  # it was under way when another found out: no second failure
+            self._wait = max(self._wait, asked)
         self.trouble = reason
         if self._up.is_set():
             self._up.clear()

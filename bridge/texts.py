@@ -37,6 +37,10 @@ CATALOGUE: dict[str, tuple[str, str]] = {
     "preview-cc": ("Cc: {cc}", "Cc : {cc}"),
     "preview-subject": ("Subject: {subject}", "Objet : {subject}"),
     "preview-files": ("Files: {files}", "Fichiers : {files}"),
+    "preview-long": (
+        "The whole text is in the file above: please read it before it leaves.",
+        "Le texte entier est dans le fichier ci-dessus : lisez-le avant qu'il parte.",
+    ),
     "preview-hold": (
         "Leaves in {seconds} s. ❌ or !cancel stops it; editing your message changes it.",
         "Part dans {seconds} s. ❌ ou !cancel l'arrête ; modifier votre message le change.",
@@ -153,8 +157,8 @@ CATALOGUE: dict[str, tuple[str, str]] = {
     "hello": (
         "I tie this room to mail and business tools. Here: {scopes}. What comes from outside starts a thread; what you "
         "write in it stays inside until you !reply or put 📤 on your message. !help says more.",
-        "Je relie ce salon au courrier et aux outils. Ici : {scopes}. Ce qui vient de l'extérieur ouvre un fil ; ce que "
-        "vous y écrivez reste interne jusqu'à !reply ou 📤. !help en dit plus.",
+        "Je relie ce salon au courrier et aux outils. Ici : {scopes}. Ce qui vient de l'extérieur ouvre un fil ; ce "
+        "que vous y écrivez reste interne jusqu'à !reply ou 📤. !help en dit plus.",
     ),
     "hello-unmapped": (
         "I tie rooms to mail and business tools. This room is not mapped yet: an administrator adds it under "

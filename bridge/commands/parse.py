@@ -8,8 +8,10 @@ from dataclasses import dataclass
 from bridge.model import RoomEvent
 
 _COMMAND = re.compile(r"!([a-zà-ÿ-]{2,20})(?=\s|$)", re.IGNORECASE)
-_HTML_COMMAND = re.compile(r"\A((?:\s|<p>|<div>)*)!([a-zà-ÿ-]{2,20})(?:\s|&nbsp;|<br\s*/?>)*", re.IGNORECASE)
-_CODE = re.compile(r"\A\s*<(pre|code)\b", re.IGNORECASE)
+_HTML_COMMAND = re.compile(
+    r"\A((?:\s|<(?:p|div|span|font)(?:\s[^<>]{0,200})?>)*)!([a-zà-ÿ-]{2,20})(?=\s|&nbsp;|<|\Z)(?:\s|&nbsp;|<br\s*/?>)*",
+    re.IGNORECASE,
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,16 +34,16 @@ class Command:
 def command_of(event: RoomEvent) -> Command | None:
     """The command a message is, or None. Only the very start of what a person typed counts.
 
-    Notices come from bots, code is shown and not meant, a quoted command is somebody else's.
+    Notices come from bots, code is shown and not meant, a quoted command is somebody else's: where there is formatted
+    text, that too must begin with the command, bare.
     """
     if event.type != "m.room.message" or event.msgtype != "m.text" or event.replaces:
         return None
     match = _COMMAND.match(event.body)
-    if match is None or _CODE.match(event.html):
+    if match is None:
         return None
-    return Command(match[1].lower(), event.body[match.end() :].strip(), _rest_of_html(event.html, match[1]))
-
-
-def _rest_of_html(html: str, name: str) -> str:
-    match = _HTML_COMMAND.match(html)
-    return match[1] + html[match.end() :] if match and match[2].lower() == name.lower() else ""
+    html = _HTML_COMMAND.match(event.html)
+    if event.html and (html is None or html[2].lower() != match[1].lower()):
+        return None
+    rest = html[1] + event.html[html.end() :] if html else ""
+    return Command(match[1].lower(), event.body[match.end() :].strip(), rest)

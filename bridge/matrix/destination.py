@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 import zlib
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
 from dataclasses import replace
 from typing import Any
 
@@ -18,11 +18,11 @@ from bridge.matrix.client import Client
 from bridge.matrix.fetch import Fetch
 from bridge.matrix.ghosts import Ghosts
 from bridge.matrix.rooms import Rooms
-from bridge.model import Deferred, Delivery, Draft, Rejected, RoomEvent
+from bridge.model import Deferred, Delivery, Draft, File, Rejected, RoomEvent
 from bridge.outward import Outward
 from bridge.payload import Enter, Locate, Mark, Post, Preview, Reword, Unmark
 from bridge.places import Places
-from bridge.present import preview, size
+from bridge.present import preview, short_preview, size
 from bridge.queue import Crossing
 from bridge.store import Store, Tx
 from bridge.texts import Texts
@@ -159,6 +159,9 @@ class MatrixDestination:
         body, html = preview(draft, self._say, self._outward.footer(row))
         post = Post(shown.room, body, html, notice=True, answers=draft.source)
         root, latest, answers = await self._thread(delivery, post)
+        if len(body.encode()) > content.MOST_BYTES:
+            await self._whole(delivery, shown.room, body, (root, latest))
+            post = replace(post, body=short_preview(draft, self._say, self._outward.footer(row)), html="")
         event = await self._send(
             self._ghosts.bot, delivery, shown.room, "m.room.message",
             content.message(post, delivery.uid, root, latest, answers),
@@ -170,6 +173,19 @@ class MatrixDestination:
             self._outward.shown(tx, shown.draft, event)
 
         return crossing
+
+    async def _whole(self, delivery: Delivery, room: str, body: str, thread: tuple[str, str]) -> None:
+        """What is too long for one event is shown as a file, before the preview that asks about it."""
+        data = body.encode()
+        bot = self._ghosts.bot
+
+        async def chunks() -> AsyncIterator[bytes]:
+            yield data
+
+        mxc = await bot.upload("preview.txt", "text/plain; charset=utf-8", len(data), chunks())
+        file = File("preview.txt", "text/plain; charset=utf-8", len(data), mxc=mxc)
+        body_ = content.message(Post(room, file.name, file=file), delivery.uid, *thread, "")
+        await self._send(bot, replace(delivery, uid=f"{delivery.uid}.whole"), room, "m.room.message", body_)
 
     async def _enter(self, delivery: Delivery, invitation: Enter) -> Crossing:
         await self._rooms.invited(invitation.room, invitation.sender)
@@ -234,7 +250,7 @@ class MatrixDestination:
     async def _send(self, sender: Client, delivery: Delivery, room: str, type_: str, body: dict[str, Any]) -> str:
         """Send once: the homeserver remembers the transaction; beyond its memory we look into the room first."""
         if delivery.doubt and time.time() - delivery.doubt > MEMORY:
-            found = await self._rooms.find(room, delivery.uid, delivery.created)
+            found = await self._rooms.find(room, delivery.uid, delivery.doubt)
             if found:
                 return found
         path = f"_matrix/client/v3/rooms/{room}/send/{type_}/{_transaction(delivery, sender)}"

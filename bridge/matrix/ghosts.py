@@ -119,7 +119,11 @@ class Ghosts:
         except MatrixRequestError as error:
             if error.errcode != "M_USER_IN_USE":
                 raise Unavailable(f"the homeserver does not let us register {mxid}: {error}") from None
-        await self._plain(mxid).call("PUT", f"_matrix/client/v3/devices/{DEVICE}", {"display_name": "Passerelle"})
+        try:
+            await self._plain(mxid).call("PUT", f"_matrix/client/v3/devices/{DEVICE}", {"display_name": "Passerelle"})
+        except MatrixRequestError as error:
+            hint = "is io.element.msc4190 in the registration?"
+            raise Unavailable(f"the homeserver does not let {mxid} have a device ({hint}): {error}") from None
 
     def _plain(self, mxid: str) -> Client:
         """Without a device: it may not exist yet."""

@@ -17,7 +17,7 @@ from bridge.matrix.ghosts import Ghosts
 from bridge.model import Deferred, RoomEvent, Unavailable
 from bridge.payload import Post
 from bridge.places import Places
-from bridge.store import Store, Tx
+from bridge.store import Error, Store, Tx
 from bridge.texts import Texts
 
 log = logging.getLogger(__name__)
@@ -41,6 +41,7 @@ class Rooms:
         self._hear = hear
         self._trusted: dict[str, asyncio.Event] = {}
         self._look = asyncio.Event()
+        self._outages = 0
 
     # --- the gate
 
@@ -54,6 +55,7 @@ class Rooms:
 
     def distrust(self) -> None:
         """The homeserver was away: look again at every room before anything leaves."""
+        self._outages += 1
         for gate in self._trusted.values():
             gate.clear()
         self._look.set()
@@ -86,13 +88,31 @@ class Rooms:
     async def _round(self) -> bool:
         complete = await self._resolve()
         for room in sorted(self._places.mapped()):
+            outages = self._outages
             try:
                 await self._read(room)
-                self._gate(room).set()
-            except (Unavailable, Deferred, OSError) as error:
+            except (Unavailable, Deferred, OSError, Error) as error:
                 log.warning("catch-up of %s waits: %s", room, error)
+                self._gate(room).clear()
                 complete = False
+            else:
+                if outages == self._outages:  # else it may have been read before the outage
+                    self._gate(room).set()
+        if complete:
+            await self._ask_to_push()
         return complete
+
+    async def _ask_to_push(self) -> None:
+        """The homeserver tries again now to hand over what it holds, not after its back-off of up to 8 minutes."""
+        path = f"_matrix/client/v1/appservice/{self._config.appservice.id}/ping"
+        for _ in range(3):  # Synapse may say 502 while its own retry is under way
+            try:
+                async with asyncio.timeout(10):
+                    await self._ghosts.bot.call("POST", path, {})
+                return
+            except (Unavailable, Deferred, MatrixRequestError, TimeoutError) as error:
+                log.info("the homeserver may not reach us: %s", error)
+                await asyncio.sleep(0.5)
 
     async def _resolve(self) -> bool:
         """Find the rooms that mappings name by alias, and join them."""
@@ -101,7 +121,7 @@ class Rooms:
         for name in filter(None, names):
             try:
                 await self._enter(name)
-            except (Unavailable, Deferred, OSError, MatrixRequestError) as error:
+            except (Unavailable, Deferred, OSError, Error, MatrixRequestError) as error:
                 log.warning("the room %s cannot be entered yet: %s", name, error)
                 complete = False
         return complete
@@ -150,7 +170,7 @@ class Rooms:
             events = [parse({"room_id": room, **raw}) for raw in page.get("chunk", [])]
             await self._hear([event for event in events if event])
             end = page.get("end")
-            if not events or not isinstance(end, str):
+            if not isinstance(end, str) or end == marker:
                 return
             marker = end
             await self._mark(room, marker)

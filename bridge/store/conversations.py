@@ -137,6 +137,9 @@ class Conversations:
             (conversation, item, scope),
         )
 
+    def unlink(self, conversation: int, item: int) -> None:
+        self._db.execute("DELETE FROM conversation_item WHERE conversation = ? AND item = ?", (conversation, item))
+
     def items_of(self, conversation: int) -> list[Item]:
         rows = self._db.execute(
             "SELECT i.id, i.connector, i.remote, i.title, l.scope FROM conversation_item l"

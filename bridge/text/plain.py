@@ -140,7 +140,8 @@ def _mentioned(formatted_body: str) -> dict[str, str]:
     for found in _PILL.finditer(formatted_body[:100_000]):
         user = found[1].replace("%40", "@").replace("%3A", ":").replace("%3a", ":")
         if ":" in user and len(pills) < 100:
-            pills[user] = clean(html.unescape(found[2])).strip()
+            name = clean(html.unescape(found[2])).strip()
+            pills[user] = name[1:].partition(":")[0] if name == user else name
     return dict(sorted(pills.items(), key=lambda pill: -len(pill[0])))
 
 

@@ -32,12 +32,13 @@ _FIELDS = 20_000  # header fields that are looked at
 
 _FIELD = re.compile(r"([!-9;-~]++)[ \t]*+:[ \t]*+([^\r\n]*+(?:(?:\r\n|\r|\n)[ \t][^\r\n]*+)*+)(?:\r\n|\r|\n|\Z)")
 _FOLDING = re.compile(r"[\r\n]+[ \t]*")
+_CONTROLS = re.compile("[\x00-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]")
 _STRUCTURED = re.compile(
     r"(?:^|(?<=\r))content-(?:type|disposition)[ \t]*:[^\r\n]*+(?:(?:\r\n|\r|\n)[ \t][^\r\n]*+)*+",
     re.IGNORECASE | re.MULTILINE,
 )
 _ID = re.compile(r"<([^<>]{1,2000})>")
-_SANE_ID = re.compile(r"[!-;=?-~\u00a1-\uffef]{1,996}")
+_SANE_ID = re.compile(r"[!-;=?-~\u00a1-\u1fff\u2c00-\ud7ff\uf900-\ufdff]{1,996}")
 _ACCOUNT = re.compile(r"[^\s<>()\[\],;:\\\"@\x00-\x1f\x7f]{1,64}@[^\s<>()\[\],;:\\\"@\x00-\x1f\x7f]{1,255}")
 _BOX = r"[^\s<>()\[\],;:\\\"@]{1,64}@[^\s<>()\[\],;:\\\"@]{1,255}"
 # A From that every reader of mail understands alike.
@@ -267,7 +268,7 @@ def _fields(source: str) -> tuple[Mapping[str, list[str]], int]:
         if name in _WANTED and len(fields.setdefault(name, [])) < 50:
             # The nearest references are the last ones.
             value = found[2][-_VALUE:] if name == "references" else found[2][:_VALUE]
-            fields[name].append(_eight_bit(_FOLDING.sub(" ", value)).strip())
+            fields[name].append(_CONTROLS.sub(" ", _eight_bit(_FOLDING.sub(" ", value))).strip())
         elif name.startswith("content-"):
             fields.setdefault("content-*", []).append(found[0])
         at = found.end()
@@ -584,8 +585,9 @@ def _complete_report(fields: Mapping[str, list[str]], bodies: list[_Body], found
     if found.report is None and failed:
         found.report = Report(about="", recipient=failed[0].account, reason=_first_line(bodies))
     if found.report is not None:
-        said = next((m[1] for body in bodies if (m := _REPORTED_ID.search(body.text[:200_000]))), "")
-        found.report = replace(found.report, about=found.returned or found.report.about or said)
+        said = (named[1] for body in bodies if (named := _REPORTED_ID.search(body.text[:200_000])))
+        about = found.returned or found.report.about or next((id for value in said for id in _ids(value)), "")
+        found.report = replace(found.report, about=about)
 
 
 def _first_line(bodies: list[_Body]) -> str:

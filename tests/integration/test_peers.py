@@ -81,6 +81,22 @@ async def test_an_employee_who_waits_in_vain_says_what_was_seen(employees: Pair)
         await alice.see(room, "never said", timeout=0.5)
 
 
+async def test_employees_and_events_outlive_a_homeserver_that_is_killed(tmp_path: Path) -> None:
+    registration = Registration(f"http://127.0.0.1:{free_port()}")
+    async with Synapse(tmp_path, registration) as homeserver, contextlib.AsyncExitStack() as stack:
+        accounts = [await homeserver.register(name, "pw") for name in ("alice", "bob")]
+        people = [Employee(homeserver.url, each.mxid, "", each.device, each.token) for each in accounts]
+        alice, bob = [await stack.enter_async_context(each) for each in people]
+        room = await alice.create_room("Talk", invite=[bob.mxid])
+        await bob.join(room)
+        await alice.say(room, "before")
+        await bob.see(room, "before")
+        homeserver.kill()
+        await homeserver.start()
+        await bob.say(room, "after")
+        await alice.see(room, "after")
+
+
 async def test_a_space_holds_its_rooms(employees: Pair) -> None:
     alice, _ = employees
     room = await alice.create_room("Support")
@@ -182,6 +198,7 @@ async def test_a_sink_that_is_down_refuses_and_comes_back_on_its_port(sink: Sink
     assert len(sink.mails) == 1
 
 
+@pytest.mark.filterwarnings("ignore:Requiring AUTH")
 @pytest.mark.parametrize("security", ["starttls", "tls"])
 async def test_a_sink_with_a_login_wants_an_encrypted_one(tmp_path: Path, security: Literal["starttls", "tls"]) -> None:
     certificate = Certificate.make(tmp_path)

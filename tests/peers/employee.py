@@ -10,6 +10,7 @@ from collections.abc import Callable, Sequence
 from types import TracebackType
 from typing import Any, Self
 
+import aiohttp
 import nio
 
 Event = dict[str, Any]
@@ -259,7 +260,12 @@ class Employee:
         while True:
             try:
                 await self._sync_once(timeout=30_000)
-            except (OSError, TimeoutError, Refused):  # the homeserver is away: a client tries again
+            except (
+                OSError,
+                TimeoutError,
+                aiohttp.ClientError,
+                Refused,
+            ):  # the homeserver is away: a client tries again
                 await asyncio.sleep(0.2)
 
     async def _sync_once(self, timeout: int) -> None:
@@ -304,7 +310,8 @@ class Employee:
             f"  {event['sender']} {event['type']} {json.dumps(event['content'], ensure_ascii=False)[:300]}"
             for event in self._events[room][-25:]
         )
-        return f"{self.mxid} waited {timeout} s for {wanted!r} in {room} and saw:\n{seen or '  nothing'}"
+        ended = "" if self._sync is None or not self._sync.done() else f"\nIts sync had ended: {self._sync}"
+        return f"{self.mxid} waited {timeout} s for {wanted!r} in {room} and saw:\n{seen or '  nothing'}{ended}"
 
 
 def _checked(answer: Any, expected: type[Any]) -> Any:

@@ -7,7 +7,7 @@ import datetime
 import random
 import uuid
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from email.message import EmailMessage
 from email.parser import BytesParser
 from email.policy import SMTP as SMTP_POLICY
@@ -142,7 +142,7 @@ class Sink:
         self.connections = 0
         self.faults = Faults(seed)
         self._tls = certificate.context() if certificate else None
-        self._open: set[_Conversation] = set()
+        self.open: set[_Conversation] = set()
         self._server: asyncio.Server | None = None
         self._news = asyncio.Condition()
 
@@ -165,7 +165,7 @@ class Sink:
         """Be down: the port refuses, open connections break."""
         if self._server is not None:
             self._server.close()
-            for conversation in list(self._open):
+            for conversation in list(self.open):
                 _abort(conversation)
             self._server = None
 
@@ -214,12 +214,6 @@ class Sink:
         self.connections += 1
         return _Conversation(self)
 
-    def opened(self, conversation: _Conversation) -> None:
-        self._open.add(conversation)
-
-    def closed(self, conversation: _Conversation) -> None:
-        self._open.discard(conversation)
-
     def smtp_settings(self) -> dict[str, Any]:
         """What aiosmtpd needs to be this server."""
         starttls = self.security == "starttls"
@@ -252,10 +246,10 @@ class _Conversation(SMTP):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         super().connection_made(transport)
-        self.sink.opened(self)
+        self.sink.open.add(self)
 
     def connection_lost(self, error: Exception | None) -> None:
-        self.sink.closed(self)
+        self.sink.open.discard(self)
         super().connection_lost(error)
 
     async def _handle_client(self) -> None:
@@ -340,7 +334,7 @@ class Attachment:
 
     name: str
     data: bytes
-    type: str = field(default="application/octet-stream")
+    type: str = "application/octet-stream"
 
 
 def letter(

@@ -464,6 +464,17 @@ def test_attachments_without_number_are_bounded() -> None:
     assert "100" in seen.problem
 
 
+def test_a_boundary_in_a_charset_that_python_refuses_gives_the_header() -> None:
+    seen = read(mail("Content-Type: multipart/mixed; boundary*=a%00b''x; boundary*0*=a%00b''x", "Hello"))
+    assert seen.message_id == "<1@example.org>"
+
+
+def test_control_characters_never_make_an_address() -> None:
+    seen = read(b"From: alice@exa\x00mple.org\r\nTo: Bob\x07 <bob@example.org>\r\n\r\n")
+    assert seen.sender == Address("")
+    assert seen.to == (Address("bob@example.org"),)
+
+
 def test_any_fault_of_a_parser_gives_the_header(monkeypatch: pytest.MonkeyPatch) -> None:
     def fail(_: Any) -> None:
         raise KeyError
@@ -554,7 +565,6 @@ PIECES = [
 def test_reading_never_raises(raw: bytes) -> None:
     seen = read(raw)
     check(seen)
-    assert "could not be read" not in seen.problem, seen.problem
     check(unreadable(raw, "why"))
     risky(raw)
 

@@ -1,0 +1,40 @@
+"""The end of the day: every mail that left, looked at again."""
+
+from __future__ import annotations
+
+from tests.demo.play import Play
+from tests.demo.stage import ROOMS
+from tests.peers.world import Mail
+
+
+async def nothing_else_has_left(play: Play) -> None:
+    """Everything that has left is looked at: nothing that was said inside is in it"""
+    mails = play.stage.outbox.mails
+    played = play.checks.that
+    played(len(mails) == len(play.expected), f"{len(play.expected)} mails left, each asked for", _list(mails))
+    wrong = [f"{mail.recipients}" for mail, to in zip(mails, play.expected, strict=False) if to not in mail.recipients]
+    played(not wrong, "each to whom it was for", wrong)
+    for words in play.secrets:
+        leaks = [mail["Subject"] for mail in mails if words in _everything(mail)]
+        played(not leaks, f"nowhere “{words[:32]}…”", leaks)
+    marks = ("matrix.to", "mxc://", "!reply", "!mail", "_passerelle_", *(f"#{name}:" for name in ROOMS))
+    leaks = [mark for mark in marks for mail in mails if mark in _everything(mail)]
+    played(not leaks, "no link into our rooms, no command, no Matrix name", leaks)
+    ids = [mail["Message-ID"] for mail in mails]
+    played(len(set(ids)) == len(ids) and all(ids), "every Message-ID is its own", ids)
+    broken = [mail["Subject"] for mail in mails for ref in mail["References"].split() if not _is_id(ref)]
+    played(not broken, "every id in References is whole", broken)
+    played(not play.stage.outbox.faults.waiting, "the mail server has no fault left")
+
+
+def _everything(mail: Mail) -> str:
+    """The mail as bytes came, and decoded."""
+    return "\n".join([mail.data.decode("utf-8", "replace"), mail.text, mail.html, mail["Subject"]])
+
+
+def _list(mails: list[Mail]) -> str:
+    return "\n".join(f"{', '.join(mail.recipients)}: {mail['Subject']}" for mail in mails)
+
+
+def _is_id(ref: str) -> bool:
+    return ref.startswith("<") and ref.endswith(">") and "@" in ref

@@ -1,0 +1,68 @@
+"""The bot in rooms: what it says when invited, what it needs, and what it hears when it was away."""
+
+from __future__ import annotations
+
+from tests.conftest import Company, company_with
+from tests.e2e.looking import says
+from tests.peers.employee import body
+
+JANE = "Jane Doe <jane@customer.example>"
+
+
+async def test_the_bot_says_what_it_can_do_and_which_right_it_lacks(company: Company) -> None:
+    room = await company.alice.create_room("unmapped", powers={company.bot: 0})
+    await company.alice.put_state(
+        room, "m.room.power_levels", {"users": {company.bot: 0}, "invite": 50, "users_default": 0}
+    )
+    await company.alice.invite(room, company.bot)
+    hello = await company.alice.see(room, says("not mapped yet", company.bot))
+    assert "right to invite" in body(hello) or "to invite" in body(hello)
+
+
+async def test_an_outsiders_invitation_is_not_followed(company: Company) -> None:
+    guest = await company.hire("guest")
+    await company.reconfigure(inside={"except_users": [guest.mxid]})
+    room = await guest.create_room("trap", invite=[company.bot])
+    mapped = await company.alice.create_room("honest", invite=[company.bot])
+    await company.alice.see(mapped, says("not mapped yet", company.bot))
+    assert company.bot not in await guest.members(room)
+
+
+async def test_what_was_said_while_the_bridge_was_down_is_heard_in_order_and_once(company: Company) -> None:
+    room = company.room
+    await company.post(sender=JANE, subject="Down", body="Before the night.")
+    root = await company.alice.see(room, says("Before the night."))
+    company.bridge.kill()
+    for number in range(3):
+        await company.alice.say(room, f"!reply Number {number} of the night.", thread=root["event_id"])
+    await company.bridge.start()
+    mails = await company.sink.wait_for_count(3)
+    assert [mail.text.split("Number ")[1][0] for mail in mails] == ["0", "1", "2"]
+    await company.alice.say(room, "!reply The morning after.", thread=root["event_id"])
+    await company.sink.wait_for(lambda mail: "The morning after." in mail.text)
+    assert len(company.sink.mails) == 4
+
+
+async def test_mail_is_taken_while_the_homeserver_is_down_and_shown_when_it_is_back(company: Company) -> None:
+    await company.post(sender=JANE, subject="First", body="The homeserver knows me.")
+    await company.alice.see(company.room, says("The homeserver knows me."))
+    await company.synapse.stop()
+    try:
+        await company.post(sender=JANE, subject="Second", body="Nobody is at home.")
+        company.bridge.kill()
+    finally:
+        await company.synapse.start()
+    await company.bridge.start()
+    await company.alice.see(company.room, says("Nobody is at home."))
+    assert len([event for event in company.alice.timeline(company.room) if "Nobody is at home" in body(event)]) == 1
+
+
+@company_with(language="fr")
+async def test_the_bot_speaks_french(company: Company) -> None:
+    await company.alice.say(company.room, "!help")
+    await company.alice.see(company.room, says("Tout le reste", company.bot))
+
+
+async def test_a_room_that_becomes_encrypted_stops_with_a_notice(company: Company) -> None:
+    await company.alice.put_state(company.room, "m.room.encryption", {"algorithm": "m.megolm.v1.aes-sha2"})
+    await company.alice.see(company.room, says("encrypted", company.bot))
