@@ -165,7 +165,7 @@ class Bridge:
 
     async def heard(self, events: list[RoomEvent]) -> None:
         """A transaction of the homeserver: it waits behind the catch-up of its rooms."""
-        events = [event for event in events if not self.config.is_ours(event.sender)]
+        events = [event for event in events if self.hearing.matters(event)]
         async with asyncio.timeout(CATCH_UP_WAIT):
             behind = [room for room in {event.room for event in events} if not self.rooms.is_caught_up(room)]
             if self.places.mapped().intersection(behind):
@@ -176,7 +176,7 @@ class Bridge:
 
     async def hear(self, events: list[RoomEvent]) -> None:
         """Write events down, in order: all of them, or none and an error."""
-        events = [event for event in events if not self.config.is_ours(event.sender)]
+        events = [event for event in events if self.hearing.matters(event)]
         try:
             if events:
                 await self.store.transact(self._hear_all, events)

@@ -8,12 +8,14 @@ from bridge import payload
 from bridge.connector import Connector
 from bridge.matrix.fetch import Fetch
 from bridge.matrix.rooms import Rooms
-from bridge.model import Delivery, Draft
-from bridge.outward import Outward
+from bridge.model import Delivery, Draft, Rejected
+from bridge.outward import Outward, Refusal
 from bridge.places import Places
 from bridge.queue import Crossing
 from bridge.store import Store, Tx
 from bridge.texts import Texts
+
+FRESH = 1.0  # seconds: a hold that has just ended has looked into the room already
 
 
 class ConnectorDestination:
@@ -37,10 +39,14 @@ class ConnectorDestination:
         self._limit = limit
 
     async def prepare(self, delivery: Delivery) -> None:
-        """Wait until nothing can be waiting in the room that would stop it; bring its files into the spool."""
+        """See that nothing waits in the room that would stop it; bring its files into the spool; apply the policy."""
         draft = payload.load(Draft, delivery.payload)
-        await self._rooms.caught_up(draft.room)
+        await self._rooms.settle(draft.room, FRESH)
         files = await self._fetch.spooled(draft.files, self._limit)
+        try:
+            self._outward.check(replace(draft, files=files))  # now that the files' real sizes are known
+        except Refusal as refusal:
+            raise Rejected(str(refusal)) from None
         if files != draft.files:
             await self._store.transact(self._spooled, delivery.uid, {file.mxc: file for file in files})
 

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from bridge import payload
 from bridge.commands import SEND, Commands
 from bridge.commands.parse import command_of
 from bridge.config import Config
-from bridge.model import RoomEvent
+from bridge.model import Delivery, Draft, RoomEvent
 from bridge.outward import Outward
-from bridge.payload import Enter, Locate, Post
+from bridge.payload import Enter, Locate, Post, Preview
 from bridge.places import Places
 from bridge.store import Conversation, Tx
 from bridge.texts import Texts
@@ -26,12 +27,30 @@ class Hearing:
         self._say = say
 
     def hear(self, tx: Tx, event: RoomEvent) -> bool:
-        """Take note of an event; False when it was heard before. Our own users' events mean nothing."""
+        """Take note of an event; False when it was heard before, or is our own."""
+        if self._config.is_ours(event.sender):
+            self._came_back(tx, event)
+            return False
         if not tx.conversations.first_time(event.id):
             return False
-        if not self._config.is_ours(event.sender):
-            self.understand(tx, event)
+        self.understand(tx, event)
         return True
+
+    def matters(self, event: RoomEvent) -> bool:
+        """Whether it must be heard at all; of our own events only those that people may answer."""
+        return not self._config.is_ours(event.sender) or (event.type == "m.room.message" and bool(event.delivery))
+
+    def _came_back(self, tx: Tx, event: RoomEvent) -> None:
+        """Our own event, perhaps of a delivery not crossed out yet: people may have answered it before we note it."""
+        delivery = tx.queue.get(event.delivery) if event.delivery else None
+        if delivery is None or not delivery.conversation:
+            return
+        if delivery.kind == "post" and (number := payload.load(Post, delivery.payload).message):
+            tx.conversations.in_matrix(number, event.id)
+        if delivery.kind == "preview":
+            tx.queue.previewed(payload.load(Preview, delivery.payload).draft, event.id)
+        if delivery.kind in ("post", "preview"):
+            tx.conversations.shown(delivery.conversation, event.id)
 
     def understand(self, tx: Tx, event: RoomEvent) -> None:
         """Act on an event, whether it was heard before or not (a replay)."""
@@ -53,10 +72,14 @@ class Hearing:
         conversation = self._conversation(tx, event)
         command = command_of(event)
         if conversation is not None:
-            tx.conversations.add_message(conversation.id, "internal", event.sender, event=event.id)
+            self._note(tx, conversation, event)
             tx.conversations.shown(conversation.id, event.id)
         if command is not None:
             self._commands.obey(tx, event, command, conversation)
+
+    def _note(self, tx: Tx, conversation: Conversation, event: RoomEvent) -> None:
+        refs = (event.answers,) if event.answers else ()  # whom it answers, should it be sent with 📤
+        tx.conversations.add_message(conversation.id, "internal", event.sender, refs=refs, event=event.id)
 
     def _member(self, tx: Tx, event: RoomEvent, mxid: str) -> None:
         if mxid == self._config.bot_mxid:
@@ -75,9 +98,14 @@ class Hearing:
         return found if found and found.room == event.room else None
 
     def _edited(self, tx: Tx, event: RoomEvent) -> None:
-        """Only the author's edit counts, and only for a message that is on its way outward or was."""
-        for delivery in tx.queue.from_source(event.replaces):
+        """Only the author's edit counts, and only for a message that is on its way outward or was, or began something."""
+        waiting = _of_room(tx.queue.from_source(event.replaces), event.room)
+        for delivery in waiting:
             self._commands.edited(tx, event, delivery)
+        if not waiting:
+            self._commands.corrected(tx, event)
+        for delivery in _of_room(tx.queue.made_of(event.replaces), event.room):
+            self._outward.spoil(tx, delivery)
         message = tx.conversations.message_of_event(event.replaces)
         if message and message.role == "outward" and message.sender == event.sender:
             self._left_already(tx, event, event.replaces, message.conversation)
@@ -95,14 +123,18 @@ class Hearing:
     def located(self, tx: Tx, request: RoomEvent, event: RoomEvent) -> None:
         """The message that 📤 is on was written before its thread became a conversation."""
         conversation = tx.conversations.of_root(event.thread) if event.thread else None
-        if conversation is not None and conversation.room == request.room == event.room:
-            tx.conversations.add_message(conversation.id, "internal", event.sender, event=event.id)
+        taken_back = not tx.conversations.first_time(_redacted(request.id))
+        if conversation is not None and conversation.room == request.room == event.room and not taken_back:
+            self._note(tx, conversation, event)
             self._commands.react(tx, request, conversation)
 
     def _redacted(self, tx: Tx, event: RoomEvent) -> None:
         """Taking back the words, or the request to send them, stops what has not left."""
-        for delivery in tx.queue.touched_by(event.target):
+        tx.conversations.first_time(_redacted(event.target))
+        for delivery in _of_room(tx.queue.touched_by(event.target), event.room):
             self._outward.cancel(tx, delivery)
+        for delivery in _of_room(tx.queue.made_of(event.target), event.room):
+            self._outward.spoil(tx, delivery)
         message = tx.conversations.message_of_event(event.target)
         if message and message.role == "outward":
             self._left_already(tx, event, "", message.conversation)
@@ -110,3 +142,12 @@ class Hearing:
     def _left_already(self, tx: Tx, event: RoomEvent, answers: str, conversation: int) -> None:
         post = Post(event.room, self._say("left-already"), notice=True, answers=answers, mentions=(event.sender,))
         self._places.post(tx, post, conversation)
+
+
+def _of_room(drafts: list[Delivery], room: str) -> list[Delivery]:
+    """Events of another room are none of theirs, whatever a relation claims."""
+    return [each for each in drafts if payload.load(Draft, each.payload).room == room]
+
+
+def _redacted(event: str) -> str:
+    return f"redacted {event}"

@@ -9,12 +9,12 @@ import time
 
 from bridge import payload
 from bridge.matrix.rooms import Rooms
-from bridge.model import Draft
+from bridge.model import Deferred, Delivery, Draft
 from bridge.outward import Outward
 from bridge.store import Error, Store, Tx
 
 log = logging.getLogger(__name__)
-AGAIN = 0.5  # seconds until a hold that could not end is looked at again
+AGAIN = 1.0  # seconds until a hold that could not end is looked at again
 
 
 class Holds:
@@ -54,16 +54,25 @@ class Holds:
             self._ends[uid] = time.monotonic() + AGAIN
             try:
                 await self._end(uid)
+            except Deferred as error:
+                log.warning("a hold cannot end yet: %s", error)
             except Exception:  # a full disk, say: the draft stays held and is looked at again
                 log.exception("a hold could not be ended")
 
     async def _end(self, uid: str) -> None:
-        delivery = await self._store.transact(lambda tx: tx.queue.get(uid))
-        if delivery is not None and delivery.state == "held":
-            if not self._rooms.is_caught_up(payload.load(Draft, delivery.payload).room):
+        again = self._ends[uid]
+        if delivery := await self._held(uid):
+            await self._rooms.settle(payload.load(Draft, delivery.payload).room)
+            if self._ends[uid] != again:  # it was changed in the last moment: a new hold has begun
                 return
-            await self._store.transact(self._outward.hold_over, uid)
-        self._ends.pop(uid, None)
+            if delivery := await self._held(uid):
+                await self._store.transact(self._outward.hold_over, uid, delivery.payload)
+        if self._ends.get(uid) == again:
+            del self._ends[uid]
+
+    async def _held(self, uid: str) -> Delivery | None:
+        delivery = await self._store.transact(lambda tx: tx.queue.get(uid))
+        return delivery if delivery is not None and delivery.state == "held" else None
 
     def _write_remaining(self, tx: Tx) -> None:
         for uid, end in self._ends.items():

@@ -147,7 +147,7 @@ class Draft:
     source: str = ""  # the event that holds the words
     trigger: str = ""  # the event that asked to send them
     asked: float = 0.0  # when, seconds since the epoch
-    history: str = ""  # what the transcript is of: how many messages (all: "") of the room, or of a thread (its root)
+    history: str = ""  # of what to add a transcript: the last so many messages of the room; of a thread: root/number
     parts: tuple[str, ...] = ()  # other events whose words or files are in it: a transcript's, joined files', edits
     reached: tuple[Address, ...] = ()  # those who have it already
     pending: tuple[Address, ...] = ()  # when some have it already: those still to be reached
@@ -220,3 +220,4 @@ class RoomEvent:
     state_key: str | None = None
     membership: str = ""
     name: str = ""  # display name in a membership
+    delivery: str = ""  # uid of the delivery that an event of ours came from

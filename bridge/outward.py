@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 
 from bridge import payload
 from bridge.config import Config
-from bridge.model import Delivery, Draft, Recipients, Report, Sent
+from bridge.model import Address, Delivery, Draft, Recipients, Report, Sent
 from bridge.payload import Mark, Post, Preview, Reword, Unmark
 from bridge.places import Places
 from bridge.present import preview, size
 from bridge.store import Conversation, Message, Tx
-from bridge.text.html import matrix_to_mail_html
-from bridge.text.plain import matrix_to_text
+from bridge.text.html import adds_nothing, matrix_to_mail_html
+from bridge.text.plain import matrix_to_text, without_internal_links
 from bridge.texts import Texts
 
 HELD, LEFT, FAILED = "⏳", "✉️", "⚠️"
@@ -63,8 +63,12 @@ class Outward:
         delivery = tx.queue.get(uid)
         if delivery is None:  # cancelled before anybody saw it
             return
-        tx.queue.previewed(uid, event)
         draft = payload.load(Draft, delivery.payload)
+        if tx.queue.preview_of(uid) != event:
+            self._reword(tx, delivery, draft, self._say("preview-newer"))
+        tx.queue.previewed(uid, event)
+        assert delivery.conversation is not None
+        tx.conversations.add_message(delivery.conversation, "bot", self._config.bot_mxid, event=event, memo=uid)
         if delivery.state in ("asked", "held"):
             seconds = self._config.outward.hold
             tx.queue.move(uid, "held", hold=seconds)
@@ -78,14 +82,20 @@ class Outward:
         return self._say("preview-hold", seconds=round(self._config.outward.hold))
 
     def filled(self, tx: Tx, uid: str, before: Draft, after: Draft) -> Draft | None:
-        """Content that was fetched; an edit that came meanwhile wins. None when there is nothing left to preview."""
+        """Content that was fetched; an edit that came meanwhile wins. None when there is nothing left to preview.
+
+        Raises `Refusal` when policy forbids what it has become.
+        """
         delivery = tx.queue.get(uid)
-        if delivery is None:  # cancelled
+        if delivery is None or delivery.state not in ("asked", "held", "paused"):  # cancelled, or sent at once
             return None
         now = payload.load(Draft, delivery.payload)
         if now != before:
-            after = replace(after, text=now.text, html=now.html)
+            files = after.files if now.files == before.files else now.files
+            parts = tuple(dict.fromkeys((*now.parts, *after.parts)))
+            after = replace(after, text=now.text, html=now.html, files=files, parts=parts)
         after = leaving(after)
+        self.check(after)
         if not after.text and after.files and self._joined(tx, delivery, after):
             return None
         tx.queue.amend(uid, payload.dump(after))
@@ -96,14 +106,23 @@ class Outward:
         assert delivery.conversation is not None
         for other in tx.queue.waiting(delivery.conversation, "asked", "held"):
             words = payload.load(Draft, other.payload)
-            if other.uid != delivery.uid and (words.author, words.recipients) == (draft.author, draft.recipients):
-                joined = replace(words, files=(*words.files, *draft.files))
-                self.check(joined)
+            parts = (*words.parts, *draft.parts, draft.source, draft.trigger)
+            joined = replace(words, files=(*words.files, *draft.files), parts=parts)
+            same = (words.author, words.recipients) == (draft.author, draft.recipients)
+            if other.uid != delivery.uid and same and self._allows(joined):
                 tx.queue.amend(other.uid, payload.dump(joined))
+                tx.queue.move(other.uid, "asked")  # nobody has seen yet what leaves now: no hold runs
                 tx.queue.drop(delivery.uid)
                 self._places.post(tx, Preview(draft.room, other.uid), delivery.conversation)
                 return True
         return False
+
+    def _allows(self, draft: Draft) -> bool:
+        try:
+            self.check(draft)
+        except Refusal:
+            return False
+        return True
 
     def unfit(self, tx: Tx, uid: str, reason: str) -> None:
         """What was to be sent cannot be: it is dropped and the room is told."""
@@ -117,35 +136,50 @@ class Outward:
     # --- stopped, changed, paused
 
     def cancel(self, tx: Tx, delivery: Delivery) -> bool:
-        """Stop a draft; False (and the room is told) when it has left or may have."""
+        """Stop a draft, or forget a failed one; False (and the room is told) when it has left or may have."""
         draft = payload.load(Draft, delivery.payload)
         if delivery.state == "ready" and delivery.doubt is not None:
             self._notice(tx, delivery, draft, self._say("left-already"))
             return False
-        if delivery.state == "dead":
-            return False
-        self._reword(tx, delivery, draft, self._say("preview-cancelled"))
-        self._unmark(tx, delivery, draft, HELD)
+        stopped = self._say("preview-stopped", to=_named(draft.reached), others=_named(draft.pending))
+        self._reword(tx, delivery, draft, stopped if draft.pending else self._say("preview-cancelled"))
+        self._unmark(tx, delivery, draft, FAILED if delivery.state == "dead" else HELD)
         tx.queue.drop(delivery.uid)
+        self._unbegin(tx, delivery, draft)
         return True
 
-    def edit(self, tx: Tx, delivery: Delivery, text: str, html: str) -> None:
-        """The author changed the words: so does what leaves, and the hold begins again."""
+    def _unbegin(self, tx: Tx, delivery: Delivery, draft: Draft) -> None:
+        """What its very command had begun with people outside is over, if they never got a word."""
+        assert delivery.conversation is not None
+        begun = tx.conversations.item_named(draft.connector, beginning(draft.source))
+        if begun == draft.item and tx.conversations.answerable(delivery.conversation, draft.item) is None:
+            tx.conversations.unlink(delivery.conversation, draft.item)
+
+    def spoil(self, tx: Tx, delivery: Delivery) -> None:
+        """Something that its author did not write himself was changed or taken back: it does not leave like this."""
         draft = payload.load(Draft, delivery.payload)
-        if delivery.state == "ready" and delivery.doubt is not None:
-            self._notice(tx, delivery, draft, self._say("left-already"))
+        if not draft.pending and self.cancel(tx, delivery):
+            self._notice(tx, delivery, draft, self._say("spoiled"), mentions=(draft.author,))
+
+    def edit(self, tx: Tx, delivery: Delivery, changed: Draft) -> None:
+        """The author changed the words: so does what leaves, and the hold begins again. Raises `Refusal`."""
+        if changed.pending:  # some have it as it was, so must the others
             return
-        changed = leaving(replace(draft, text=text, html=html))
+        if delivery.state == "ready" and delivery.doubt is not None:
+            self._notice(tx, delivery, changed, self._say("left-already"))
+            return
+        changed = leaving(changed)
+        self.check(changed)
         tx.queue.amend(delivery.uid, payload.dump(changed))
         event = tx.queue.preview_of(delivery.uid)
         if not event:  # the preview in flight may show the old words
-            self._places.post(tx, Preview(draft.room, delivery.uid), delivery.conversation)
+            self._places.post(tx, Preview(changed.room, delivery.uid), delivery.conversation)
             return
-        if delivery.state == "held":
+        if delivery.state in ("held", "ready"):
             tx.queue.move(delivery.uid, "held", hold=self._config.outward.hold)
             tx.timers.append((delivery.uid, self._config.outward.hold))
         body, html = preview(changed, self._say, self.footer(delivery))
-        self._places.post(tx, Reword(draft.room, event, body, html), delivery.conversation)
+        self._places.post(tx, Reword(changed.room, event, body, html), delivery.conversation)
 
     def pause(self, tx: Tx, delivery: Delivery, why: str) -> None:
         """It stays until somebody says `!send`."""
@@ -165,10 +199,10 @@ class Outward:
 
     # --- released
 
-    def hold_over(self, tx: Tx, uid: str) -> None:
-        """The hold has run out: it leaves, unless something happened meanwhile."""
+    def hold_over(self, tx: Tx, uid: str, held: str) -> None:
+        """The hold of this very payload has run out: it leaves, unless something happened meanwhile."""
         delivery = tx.queue.get(uid)
-        if delivery is None or delivery.state != "held":
+        if delivery is None or delivery.state != "held" or delivery.payload != held:
             return
         draft = payload.load(Draft, delivery.payload)
         why = self._second_look(tx, draft)
@@ -189,7 +223,9 @@ class Outward:
         return ""
 
     def send_now(self, tx: Tx, delivery: Delivery) -> None:
-        """Somebody said `!send`: no more waiting."""
+        """Its author said `!send`: no more waiting."""
+        draft = replace(payload.load(Draft, delivery.payload), asked=time.time())
+        tx.queue.amend(delivery.uid, payload.dump(draft))
         tx.queue.move(delivery.uid, "ready")
 
     def ask_again(self, tx: Tx) -> None:
@@ -197,7 +233,7 @@ class Outward:
         for delivery in tx.queue.drafts_ready():
             draft = payload.load(Draft, delivery.payload)
             age = time.time() - draft.asked
-            if delivery.doubt is None and age > self._config.outward.ask_again:
+            if delivery.doubt is None and not draft.pending and age > self._config.outward.ask_again:
                 self.pause(tx, delivery, self._say("why-old", minutes=round(age / 60)))
 
     # --- left, or not
@@ -207,36 +243,44 @@ class Outward:
         conversation = delivery.conversation
         assert conversation is not None
         if tx.conversations.message_of_uid(delivery.uid) is None:
-            self._first_yes(tx, delivery, draft, sent, conversation)
+            self._first_yes(tx, draft, sent, conversation, delivery.uid)
         for address, reason in sent.refused:
             self._notice(tx, delivery, draft, self._say("partly-refused", address=address.account, reason=reason))
-        tx.queue.note_sent(address.account for address in draft.recipients.all if address not in sent.deferred)
+        failed = {*sent.deferred, *(address for address, _ in sent.refused)}
+        now = tuple(address for address in draft.pending or draft.recipients.all if address not in failed)
+        tx.queue.note_sent(address.account for address in now)
+        draft = replace(draft, reached=(*draft.reached, *now), pending=sent.deferred)
+        self._show_left(tx, delivery, draft)
         if not sent.deferred:
             return None
-        tx.queue.amend(delivery.uid, payload.dump(replace(draft, pending=sent.deferred)))
+        tx.queue.amend(delivery.uid, payload.dump(draft))
         return time.time() + float(min(300, 10 * 2 ** min(delivery.attempts, 5)))
 
-    def _first_yes(self, tx: Tx, delivery: Delivery, draft: Draft, sent: Sent, conversation: int) -> None:
+    def _first_yes(self, tx: Tx, draft: Draft, sent: Sent, conversation: int, uid: str) -> None:
         refs = (draft.answered.id, *draft.answered.refs) if draft.answered else ()
         tx.conversations.add_message(
             conversation, "outward", draft.author, item=draft.item, remote=sent.id, refs=refs[:20],
             event=draft.source, title=draft.title, memo=draft.answered.memo if draft.answered else "",
-            uid=delivery.uid,
+            uid=uid,
         )  # fmt: skip
         tx.conversations.refer(draft.connector, (sent.id,), draft.item)
         tx.conversations.admit(draft.item, (address.account for address in draft.recipients.all))
         tx.conversations.spoke(conversation, draft.author)
+
+    def _show_left(self, tx: Tx, delivery: Delivery, draft: Draft) -> None:
         self._unmark(tx, delivery, draft, HELD)
         self._mark(tx, delivery, draft, LEFT)
-        to = ", ".join(address.account for address in draft.recipients.all)
-        self._reword(tx, delivery, draft, self._say("preview-sent", connector=draft.connector, to=to))
+        body = self._say("preview-sent", connector=draft.connector, to=_named(draft.reached))
+        if draft.pending:
+            body += "\n" + self._say("preview-waiting", to=_named(draft.pending))
+        self._reword(tx, delivery, draft, body)
 
     def gave_up(self, tx: Tx, delivery: Delivery, reason: str) -> None:
         """It will not leave by itself any more: the author is told why."""
         draft = payload.load(Draft, delivery.payload)
         self._unmark(tx, delivery, draft, HELD)
         self._mark(tx, delivery, draft, FAILED)
-        to = ", ".join(address.account for address in (draft.pending or draft.recipients.all))
+        to = _named(draft.pending or draft.recipients.all)
         self._notice(tx, delivery, draft, self._say("failed", to=to, reason=reason), mentions=(draft.author,))
 
     def retry(self, tx: Tx, delivery: Delivery) -> None:
@@ -277,10 +321,24 @@ class Outward:
 
 
 def leaving(draft: Draft) -> Draft:
-    """The draft as people outside may see it: no quotes of inside messages, no links into the company's rooms."""
+    """The draft as people outside may see it: no quotes of inside messages, no links into the company's rooms.
+
+    The preview shows the plain text: HTML that says anything else is left out.
+    """
+    text = matrix_to_text(draft.text, draft.html, is_reply=True).strip()
     html = matrix_to_mail_html(draft.html) if draft.html else ""
-    return replace(draft, text=matrix_to_text(draft.text, draft.html).strip(), html=html)
+    html = html if adds_nothing(html, text) else ""
+    return replace(draft, text=text, html=html, title=without_internal_links(draft.title))
+
+
+def beginning(event: str) -> str:
+    """The name of the item that the command in this event begins, until the other side has named it."""
+    return f"begun:{event}"
 
 
 def everyone(recipients: Recipients) -> str:
-    return ", ".join(address.account for address in recipients.all)
+    return _named(recipients.all)
+
+
+def _named(addresses: Iterable[Address]) -> str:
+    return ", ".join(address.account for address in addresses)

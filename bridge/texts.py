@@ -60,6 +60,19 @@ CATALOGUE: dict[str, tuple[str, str]] = {
     ),
     "preview-cancelled": ("✖️ Not sent: cancelled.", "✖️ Non envoyé : annulé."),
     "preview-sent": ("✉️ Accepted by {connector} for {to}.", "✉️ Accepté par {connector} pour {to}."),
+    "preview-waiting": (
+        "Not yet for {to}: their server asked to come again later.",
+        "Pas encore pour {to} : leur serveur demande de revenir plus tard.",
+    ),
+    "preview-stopped": (
+        "✖️ Stopped for {others}. {to} have it already.",
+        "✖️ Arrêté pour {others}. {to} l'ont déjà.",
+    ),
+    "preview-newer": ("✏️ Changed: see the newer preview below.", "✏️ Modifié : voir l'aperçu plus récent ci-dessous."),
+    "spoiled": (
+        "✖️ Not sent: a message or file that it contains was changed or taken back. Ask again to send it as it is now.",
+        "✖️ Non envoyé : un message ou fichier qu'il contient a été modifié ou retiré. Redemandez l'envoi tel quel.",
+    ),
     "partly-refused": ("⚠️ Not accepted for {address}: {reason}", "⚠️ Refusé pour {address} : {reason}"),
     "failed": (
         "⚠️ Not sent to {to}: {reason}\n!retry asks to send it again.",
@@ -109,6 +122,10 @@ CATALOGUE: dict[str, tuple[str, str]] = {
     "nothing-outward": (
         "Nobody outside is part of this thread yet. {start} starts.",
         "Personne d'extérieur n'est dans ce fil. {start} commence.",
+    ),
+    "thread-elsewhere": (
+        "That thread belongs to another room. Type it there.",
+        "Ce fil appartient à un autre salon. Tapez-le là-bas.",
     ),
     "which-item": (
         "This conversation has several partners outside. Reply to the message you answer, then !reply again: {items}",

@@ -81,15 +81,27 @@ class Commands:
         draft = payload.load(Draft, delivery.payload)
         if draft.author != event.sender:
             return  # homeservers accept such an edit and clients do not show it
-        if draft.trigger != draft.source:  # asked by 📤: the whole message is the text
-            self._outward.edit(tx, delivery, event.body, event.html)
-            return
         again = replace(event, id=event.replaces, replaces="")
         command = command_of(again)
-        if command is not None and command.name == "reply" and command.rest:
-            self._outward.edit(tx, delivery, command.rest, command.html)
-        elif self._outward.cancel(tx, delivery) and command is not None and delivery.conversation:
+        changed = _changed(draft, event, command)
+        try:
+            if changed is not None:
+                self._outward.edit(tx, delivery, changed)
+                return
+        except Refusal as refusal:
+            self._acts.answer(tx, again, tx.conversations.get(delivery.conversation or 0), str(refusal))
+            command = None
+        if self._outward.cancel(tx, delivery) and command is not None and delivery.conversation:
             self.obey(tx, again, command, tx.conversations.get(delivery.conversation))
+
+    def corrected(self, tx: Tx, event: RoomEvent) -> None:
+        """The author changed a command that has begun something, but nothing has left yet: it begins as it says now."""
+        again = replace(event, id=event.replaces, replaces="")
+        command = command_of(again)
+        if command is not None and command.name in self._starts.words():
+            conversation = self._starts.begun(tx, again, command.name)
+            if conversation is not None:
+                self.obey(tx, again, command, conversation)
 
     def help(self) -> str:
         """What can be typed here, a line each."""
@@ -101,3 +113,14 @@ class Commands:
     def _only_inside(self, sender: str) -> None:
         if not self._config.is_inside(sender):
             raise Refusal(self._say("not-allowed", who=sender))
+
+
+def _changed(draft: Draft, event: RoomEvent, command: Command | None) -> Draft | None:
+    """The draft as an edit of its source makes it; None when nothing is to leave any more, or something else."""
+    draft = replace(draft, parts=(*draft.parts, event.id))
+    if draft.trigger == draft.source:  # a command
+        kept = command is not None and command.name == "reply" and command.rest
+        return replace(draft, text=command.rest, html=command.html) if command and kept else None
+    if event.file is not None:
+        return replace(draft, files=(event.file, *draft.files[1:]))
+    return replace(draft, text=event.body, html=event.html) if event.body.strip() else None

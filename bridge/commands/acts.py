@@ -33,8 +33,8 @@ class Acts:
         """`!reply text`: the words are in the command itself."""
         if not text.strip():
             raise Refusal(self._say("nothing-to-say"))
-        answered = self._message_meant(tx, event, conversation)
-        draft = self._draft(tx, event.sender, conversation, answered)
+        answered = self._meant(tx, event.answers, conversation)
+        draft = self._draft(tx, event, conversation, answered)
         self._outward.ask(
             tx, replace(draft, text=text, html=html, room=event.room, source=event.id, trigger=event.id), conversation
         )
@@ -48,16 +48,17 @@ class Acts:
             raise Refusal(self._say("not-yours", author=tx.people.name(message.sender)))
         if message is not None and message.role == "outward":
             return  # it has left
-        draft = self._draft(tx, event.sender, conversation, None)
+        answered = self._meant(tx, message.refs[0], conversation) if message and message.refs else None
+        draft = self._draft(tx, event, conversation, answered)
         self._outward.ask(tx, replace(draft, room=event.room, source=event.target, trigger=event.id), conversation)
 
-    def _message_meant(self, tx: Tx, event: RoomEvent, conversation: Conversation) -> Message | None:
-        """The message from outside that a rich reply points at."""
-        message = tx.conversations.message_of_event(event.answers) if event.answers else None
+    def _meant(self, tx: Tx, answers: str, conversation: Conversation) -> Message | None:
+        """The message from outside that a rich reply to the event `answers` points at."""
+        message = tx.conversations.message_of_event(answers) if answers else None
         outside = message and message.conversation == conversation.id and message.role in ("inward", "stranger")
         return message if outside else None
 
-    def _draft(self, tx: Tx, author: str, conversation: Conversation, answered: Message | None) -> Draft:
+    def _draft(self, tx: Tx, event: RoomEvent, conversation: Conversation, answered: Message | None) -> Draft:
         """An empty draft to whom an answer goes: of the message meant, else the last from outside."""
         item = self._item(tx, conversation, answered)
         last = answered or tx.conversations.last_inward(conversation.id, item.id)
@@ -72,8 +73,8 @@ class Acts:
             raise Refusal(self._nobody())
         return Draft(
             connector=item.connector, scope=item.scope, item=item.id,
-            title=self._title(item, last, start), author=author, author_name=tx.people.name(author),
-            recipients=recipients, answered=_answered(last, item) if last else None, asked=time.time(),
+            title=self._title(item, last, start), author=event.sender, author_name=tx.people.name(event.sender),
+            recipients=recipients, answered=_answered(last, item) if last else None, asked=asked_at(event),
         )  # fmt: skip
 
     def _title(self, item: Item, last: Message | None, start: Message | None) -> str:
@@ -102,10 +103,9 @@ class Acts:
     # --- what is on its way
 
     def send(self, tx: Tx, event: RoomEvent, conversation: Conversation) -> None:
-        """`!send`: one's own drafts that are paused, or held, leave now."""
-        waiting = [
-            each for each in tx.queue.waiting(conversation.id, "paused", "held") if tx.queue.preview_of(each.uid)
-        ]
+        """`!send`: one's own drafts that are paused, or held, leave now (in a rich reply: that one)."""
+        shown = [each for each in tx.queue.waiting(conversation.id, "paused", "held") if tx.queue.preview_of(each.uid)]
+        waiting = self._selected(tx, event, shown)
         mine = [each for each in waiting if payload.load(Draft, each.payload).author == event.sender]
         if not mine:
             raise Refusal(self._not_sendable(tx, waiting))
@@ -120,10 +120,7 @@ class Acts:
 
     def cancel(self, tx: Tx, event: RoomEvent, conversation: Conversation) -> None:
         """`!cancel`: what waits to leave the conversation is stopped (in a rich reply: that message)."""
-        waiting = tx.queue.stoppable(conversation.id)
-        if event.answers:
-            touched = {each.uid for each in tx.queue.touched_by(event.answers)}
-            waiting = [each for each in waiting if each.uid in touched] or waiting
+        waiting = self._selected(tx, event, tx.queue.stoppable(conversation.id))
         if not waiting:
             raise Refusal(self._say("nothing-held"))
         for delivery in waiting:
@@ -131,17 +128,33 @@ class Acts:
 
     def stop(self, tx: Tx, event: RoomEvent) -> None:
         """❌ on a held message, or on its preview."""
-        for delivery in tx.queue.touched_by(event.target):
+        for delivery in self._touched(tx, event.target):
             self._outward.cancel(tx, delivery)
 
+    def _touched(self, tx: Tx, event: str) -> list[Delivery]:
+        """Drafts whose words, request or preview is that event, or an earlier preview."""
+        touched = tx.queue.touched_by(event)
+        message = tx.conversations.message_of_event(event)
+        shown = tx.queue.get(message.memo) if message and message.role == "bot" and not touched else None
+        return [shown] if shown else touched
+
+    def _selected(self, tx: Tx, event: RoomEvent, waiting: list[Delivery]) -> list[Delivery]:
+        """Those of `waiting` that a rich reply points at; all, when it points at none of them."""
+        touched = {each.uid for each in self._touched(tx, event.answers)} if event.answers else set()
+        return [each for each in waiting if each.uid in touched] or waiting
+
     def retry(self, tx: Tx, event: RoomEvent, conversation: Conversation) -> None:
-        """`!retry`: dead letters of the conversation. What leaves the company is asked again first."""
+        """`!retry`: dead letters of the conversation. What leaves the company is asked again first, by its author."""
         dead = tx.queue.waiting(conversation.id, "dead")
+        authors = {each.uid: payload.load(Draft, each.payload).author for each in dead if each.kind == "draft"}
+        mine = [each for each in dead if authors.get(each.uid, event.sender) == event.sender]
         if not dead:
             raise Refusal(self._say("nothing-failed"))
-        for delivery in dead:
+        if not mine:
+            raise Refusal(self._say("not-yours", author=tx.people.name(authors[dead[0].uid])))
+        for delivery in mine:
             self.replay(tx, delivery)
-        self.answer(tx, event, conversation, self._say("retrying", count=len(dead)))
+        self.answer(tx, event, conversation, self._say("retrying", count=len(mine)))
 
     def replay(self, tx: Tx, delivery: Delivery) -> None:
         """A dead letter goes to the end of its lane; a draft is asked again."""
@@ -155,7 +168,9 @@ class Acts:
     def original(self, tx: Tx, event: RoomEvent, conversation: Conversation) -> None:
         """`!original`: the message as it came, as a file in the thread."""
         meant = tx.conversations.message_of_event(event.answers) if event.answers else None
-        message = meant if meant and meant.original else tx.conversations.last_original(conversation.id)
+        if meant is None or meant.conversation != conversation.id or not meant.original:
+            meant = None
+        message = meant or tx.conversations.last_original(conversation.id)
         if message is None:
             raise Refusal(self._say("no-original"))
         file = payload.load_file(message.original)
@@ -167,6 +182,11 @@ class Acts:
         answers = event.target if event.type == "m.reaction" else event.id
         post = Post(event.room, body, notice=True, answers=answers)
         self._places.post(tx, post, conversation.id if conversation else None)
+
+
+def asked_at(event: RoomEvent) -> float:
+    """When somebody asked: perhaps long before we hear of it."""
+    return min(time.time(), event.when or time.time())
 
 
 def _answered(message: Message, item: Item) -> Answered:

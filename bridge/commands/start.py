@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import re
-import time
 from dataclasses import dataclass, replace
 
 from bridge import payload
+from bridge.commands.acts import asked_at
 from bridge.commands.parse import Command
 from bridge.connector import Connector
 from bridge.model import Draft, Recipients, Rejected, RoomEvent
-from bridge.outward import Outward, Refusal, everyone
+from bridge.outward import Outward, Refusal, beginning, everyone
 from bridge.payload import Post
 from bridge.places import Places
 from bridge.store import Conversation, Tx
@@ -66,12 +66,13 @@ class Starts:
         if request.history == "thread" and not in_thread:
             raise Refusal(self._say("history-needs-thread"))
         conversation = conversation or self._conversation(tx, event, request.title)
-        if request.history == "thread":
-            request = replace(request, history=conversation.root or event.thread)
+        if request.history and in_thread:
+            count = request.history.removeprefix("thread")
+            request = replace(request, history=f"{conversation.root or event.thread}/{count}")
         draft = self._draft(tx, event, connector.name, scope, recipients, request)
         if not (command.following or request.history):
             self._outward.check(draft)
-        begun = f"begun:{event.id}"
+        begun = beginning(event.id)
         item = tx.conversations.item_named(connector.name, begun) or tx.conversations.add_item(
             connector.name, begun, request.title
         )
@@ -86,6 +87,18 @@ class Starts:
         else:
             body = self._say("started", to=everyone(recipients), scope=scope)
             self._places.post(tx, Post(event.room, body, notice=True, answers=event.id), conversation.id)
+
+    def begun(self, tx: Tx, event: RoomEvent, word: str) -> Conversation | None:
+        """The conversation that this person's command has begun outside and in which nothing was said there yet."""
+        for connector in self._connectors.values():
+            item = tx.conversations.item_named(connector.name, beginning(event.id)) if connector.command == word else None
+            conversation = tx.conversations.of_item(item, event.room) if item is not None else None
+            if item is None or conversation is None or tx.conversations.answerable(conversation.id, item):
+                continue
+            start = tx.conversations.start_of(conversation.id, item)
+            if start is not None and start.sender == event.sender:
+                return conversation
+        return None
 
     def _scope(self, room: str, word: str, wanted: str) -> tuple[Connector, str]:
         offered = [
@@ -109,6 +122,8 @@ class Starts:
 
     def _conversation(self, tx: Tx, event: RoomEvent, title: str) -> Conversation:
         """The thread the command is in, else one that begins with the command itself."""
+        if event.thread and tx.conversations.of_root(event.thread):  # only a forged relation points into another room
+            raise Refusal(self._say("thread-elsewhere"))
         conversation = tx.conversations.add(event.room, title, event.thread or event.id)
         tx.conversations.shown(conversation.id, event.id)
         return conversation
@@ -119,5 +134,5 @@ class Starts:
         return Draft(
             connector=connector, scope=scope, item=0, title=request.title, author=event.sender,
             author_name=tx.people.name(event.sender), recipients=recipients, room=event.room, source=event.id,
-            trigger=event.id, asked=time.time(), history=request.history,
+            trigger=event.id, asked=asked_at(event), history=request.history,
         )  # fmt: skip

@@ -19,7 +19,7 @@ from bridge.matrix.fetch import Fetch
 from bridge.matrix.ghosts import Ghosts
 from bridge.matrix.rooms import Rooms
 from bridge.model import Deferred, Delivery, Draft, File, Rejected, RoomEvent
-from bridge.outward import Outward
+from bridge.outward import Outward, Refusal
 from bridge.payload import Enter, Locate, Mark, Post, Preview, Reword, Unmark
 from bridge.places import Places
 from bridge.present import preview, short_preview, size
@@ -203,10 +203,10 @@ class MatrixDestination:
         before = payload.load(Draft, row.payload)
         try:
             after = await self._fetch.completed(before)
-        except Rejected as error:
+            return await self._store.transact(self._outward.filled, shown.draft, before, after)
+        except (Rejected, Refusal) as error:
             await self._store.transact(self._outward.unfit, shown.draft, str(error))
             return None
-        return await self._store.transact(self._outward.filled, shown.draft, before, after)
 
     # --- what they share
 

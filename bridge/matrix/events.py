@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from typing import Any
 
+from bridge.matrix.content import DELIVERY
 from bridge.model import File, RoomEvent
 
 _FALLBACK = re.compile(r"\A(?:> .*\n?)+\n?")
@@ -41,6 +42,7 @@ def parse(raw: Any) -> RoomEvent | None:
         state_key=raw["state_key"] if isinstance(raw.get("state_key"), str) else None,
         membership=_text(content, "membership") if type_ == "m.room.member" else "",
         name=_text(content, "displayname") if type_ == "m.room.member" else "",
+        delivery=_text(content, DELIVERY),
     )
 
 

@@ -30,7 +30,7 @@ class Fetch:
     async def completed(self, draft: Draft) -> Draft:
         """The draft with the words or the file of its source, and its transcript, if they are still missing."""
         if draft.history and not draft.transcript:
-            draft = replace(draft, transcript=await self._transcript(draft))
+            draft = await self._with_transcript(draft)
         if draft.text or draft.files or draft.source == draft.trigger:
             return draft
         event = await self._source(draft)
@@ -73,13 +73,16 @@ class Fetch:
             raise Rejected(self._say("content-type", type=event.msgtype))
         return event
 
-    async def _transcript(self, draft: Draft) -> str:
-        events = await (self._of_room(draft) if draft.history.isdigit() else self._of_thread(draft))
-        lines = [line for event in events if event.id != draft.source and (line := await self._line(event))]
-        return "\n\n".join(lines)
+    async def _with_transcript(self, draft: Draft) -> Draft:
+        """What was said before the request, and in which events: should one be taken back, the draft is stopped."""
+        root, _, count = draft.history.rpartition("/")
+        wanted = int(count) if count else MOST
+        events = await (self._of_thread(draft.room, root) if root else self._of_room(draft, wanted))
+        said = _before(draft.source, events)[-wanted:]
+        lines = {event.id: line for event in said if (line := await self._line(event))}
+        return replace(draft, transcript="\n\n".join(lines.values()), parts=(*draft.parts, *lines))
 
-    async def _of_thread(self, draft: Draft) -> list[RoomEvent]:
-        room, root = draft.room, draft.history
+    async def _of_thread(self, room: str, root: str) -> list[RoomEvent]:
         bot = self._ghosts.bot
         found: list[dict[str, Any]] = []
         query = {"dir": "f", "limit": str(PAGE)}
@@ -96,24 +99,28 @@ class Fetch:
             raise Rejected(self._say("history-unreadable", reason=error)) from None
         return _readable(found, room)
 
-    async def _of_room(self, draft: Draft) -> list[RoomEvent]:
-        """The last messages of the room's main timeline before the request."""
-        wanted = min(int(draft.history), MOST)
+    async def _of_room(self, draft: Draft, wanted: int) -> list[RoomEvent]:
+        """The last messages of the room's main timeline."""
         try:
             path = f"_matrix/client/v3/rooms/{draft.room}/messages"
             page = await self._ghosts.bot.call("GET", path, dir="b", limit=str(wanted * 3 + 20))
         except MatrixRequestError as error:
             raise Rejected(self._say("history-unreadable", reason=error)) from None
-        events = [event for event in _readable(page.get("chunk", [])[::-1], draft.room) if not event.thread]
-        return [event for event in events if event.when <= draft.asked + 60 and event.id != draft.source][-wanted:]
+        return [event for event in _readable(page.get("chunk", [])[::-1], draft.room) if not event.thread]
 
     async def _line(self, event: RoomEvent) -> str:
         if event.body.startswith("!") or event.sender == self._ghosts.bot.mxid:
             return ""
         name = self._ghosts.name(event.sender) or await self._store.transact(lambda tx: tx.people.name(event.sender))
         at = time.strftime("%Y-%m-%d %H:%M", time.localtime(event.when))
-        text = f"[{event.file.name}]" if event.file else matrix_to_text(event.body, event.html)
+        text = f"[{event.file.name}]" if event.file else matrix_to_text(event.body, event.html, is_reply=True)
         return f"{name}, {at}:\n{text}" if text.strip() else ""
+
+
+def _before(source: str, events: list[RoomEvent]) -> list[RoomEvent]:
+    """Nobody asked to send what was said after the request."""
+    at = next((i for i, event in enumerate(events) if event.id == source), len(events))
+    return events[:at]
 
 
 def _readable(found: list[dict[str, Any]], room: str) -> list[RoomEvent]:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import time
+from collections import defaultdict
 from collections.abc import Awaitable, Callable
 from typing import Any
 
@@ -42,6 +44,8 @@ class Rooms:
         self._trusted: dict[str, asyncio.Event] = {}
         self._look = asyncio.Event()
         self._outages = 0
+        self._reading: defaultdict[str, asyncio.Lock] = defaultdict(asyncio.Lock)
+        self._read_at: dict[str, float] = {}  # when `settle` last began to read, on the monotonic clock
 
     # --- the gate
 
@@ -52,6 +56,22 @@ class Rooms:
         """Wait until everything that happened in a mapped room is known."""
         if room in self._places.mapped():
             await self._gate(room).wait()
+
+    async def settle(self, room: str, fresh: float = 0.0) -> None:
+        """Hear what the homeserver has not told us yet: something may have been taken back.
+
+        A reading that began up to `fresh` seconds ago is enough. Raises `Deferred` when the room cannot be read.
+        """
+        asked = time.monotonic()
+        async with self._reading[room]:
+            if self._read_at.get(room, -fresh) >= asked - fresh:
+                return
+            begun = time.monotonic()
+            try:
+                await self._read(room)
+            except (Unavailable, OSError, Error) as error:
+                raise Deferred(f"what was said last is not known: {error}") from None
+            self._read_at[room] = begun
 
     def distrust(self) -> None:
         """The homeserver was away: look again at every room before anything leaves."""

@@ -8,11 +8,13 @@ import multiprocessing
 import quopri
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import Future
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass, field, replace
 from email.message import Message
 from email.parser import Parser
 from email.utils import getaddresses, mktime_tz, parsedate_tz
+from threading import Lock
 from types import TracebackType
 from typing import Any, Self
 
@@ -32,15 +34,15 @@ _FIELDS = 20_000  # header fields that are looked at
 
 _FIELD = re.compile(r"([!-9;-~]++)[ \t]*+:[ \t]*+([^\r\n]*+(?:(?:\r\n|\r|\n)[ \t][^\r\n]*+)*+)(?:\r\n|\r|\n|\Z)")
 _FOLDING = re.compile(r"[\r\n]+[ \t]*")
-_CONTROLS = re.compile("[\x00-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]")
+_CONTROLS = re.compile("[\x00-\x08\x0a-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]")
 _STRUCTURED = re.compile(
     r"(?:^|(?<=\r))content-(?:type|disposition)[ \t]*:[^\r\n]*+(?:(?:\r\n|\r|\n)[ \t][^\r\n]*+)*+",
     re.IGNORECASE | re.MULTILINE,
 )
 _ID = re.compile(r"<([^<>]{1,2000})>")
 _SANE_ID = re.compile(r"[!-;=?-~\u00a1-\u1fff\u2c00-\ud7ff\uf900-\ufdff]{1,996}")
-_ACCOUNT = re.compile(r"[^\s<>()\[\],;:\\\"@\x00-\x1f\x7f]{1,64}@[^\s<>()\[\],;:\\\"@\x00-\x1f\x7f]{1,255}")
-_BOX = r"[^\s<>()\[\],;:\\\"@]{1,64}@[^\s<>()\[\],;:\\\"@]{1,255}"
+_ACCOUNT = re.compile(r"[^\s<>()\[\],;:\\\"@\x00-\x1f\x7f\ufffd]{1,64}@[^\s<>()\[\],;:\\\"@\x00-\x1f\x7f\ufffd]{1,255}")
+_BOX = _ACCOUNT.pattern
 # A From that every reader of mail understands alike.
 _ONE_BOX = re.compile(
     rf"(?:\"((?:[^\"\\]|\\.){{0,500}}+)\"|([^\"(),:;<>@\\\[\]]{{0,500}}+))<({_BOX})>\s*+|({_BOX})\s*+"
@@ -173,6 +175,7 @@ class Reader:
         self._limit = limit
         self._workers = workers
         self._pool: ProcessPool | None = None
+        self._lock = Lock()
 
     async def __aenter__(self) -> Self:
         return self
@@ -195,16 +198,20 @@ class Reader:
             return unreadable(raw, f"the mail could not be read within {self._limit:g} seconds")
         except ProcessExpired:
             return unreadable(raw, "the mail could not be read: it made the parser fail")
-        except BrokenProcessPool:  # the pool, not the mail: once more with a new one
-            self._pool = None
+        except BrokenProcessPool:  # the pool, not the mail: once more, with a new one
             return await self._apart(raw)
 
     async def _apart(self, raw: bytes) -> Mail:
-        if self._pool is None:
-            self._pool = ProcessPool(max_workers=self._workers, max_tasks=1000, context=_context())
-        future = self._pool.schedule(read, args=(raw,), timeout=self._limit)
+        future = await asyncio.to_thread(self._schedule, raw)  # starting a process takes half a second
         mail: Mail = await asyncio.wrap_future(future)
         return mail
+
+    def _schedule(self, raw: bytes) -> Future[Mail]:
+        with self._lock:
+            if self._pool is None or not self._pool.active:
+                self._pool = ProcessPool(max_workers=self._workers, max_tasks=1000, context=_context())
+            future: Future[Mail] = self._pool.schedule(read, args=(raw,), timeout=self._limit)
+            return future
 
 
 def _context() -> Any:
@@ -268,7 +275,7 @@ def _fields(source: str) -> tuple[Mapping[str, list[str]], int]:
         if name in _WANTED and len(fields.setdefault(name, [])) < 50:
             # The nearest references are the last ones.
             value = found[2][-_VALUE:] if name == "references" else found[2][:_VALUE]
-            fields[name].append(_CONTROLS.sub(" ", _eight_bit(_FOLDING.sub(" ", value))).strip())
+            fields[name].append(_CONTROLS.sub("\ufffd", _eight_bit(_FOLDING.sub(" ", value))).strip())
         elif name.startswith("content-"):
             fields.setdefault("content-*", []).append(found[0])
         at = found.end()
@@ -327,8 +334,11 @@ def _addresses(values: Sequence[str]) -> tuple[Address, ...]:
         text = text[:_VALUE].rpartition(",")[0]
     if text.count("(") > 20 or text.count(":") > 50:  # comments and groups are parsed by recursion
         text = text.translate(_NO_NESTING)
-    pairs = (_address(name, account) for name, account in getaddresses([text]) if _ACCOUNT.fullmatch(account))
-    return tuple(dict.fromkeys(pairs))[:500]
+    try:
+        pairs = getaddresses([text])
+    except (IndexError, ValueError, RecursionError):  # `unreadable` must not raise either
+        return ()
+    return tuple(dict.fromkeys(_address(*pair) for pair in pairs if _ACCOUNT.fullmatch(pair[1])))[:500]
 
 
 def _escaped(word: re.Match[str]) -> str:

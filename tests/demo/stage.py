@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import fcntl
 import json
@@ -134,8 +135,8 @@ async def _start_servers(printer: Printer, stage: Stage, stack: contextlib.Async
 
 async def _hire(printer: Printer, stage: Stage, stack: contextlib.AsyncExitStack) -> None:
     with printer.step(f"accounts: {', '.join(PEOPLE.values())}"):
-        for localpart, name in PEOPLE.items():
-            account = await stage.synapse.register(localpart, PASSWORD, name)
+        registered = (stage.synapse.register(localpart, PASSWORD, name) for localpart, name in PEOPLE.items())
+        for localpart, account in zip(PEOPLE, await asyncio.gather(*registered), strict=True):
             kind = Watcher if localpart == "alice" else Employee
             person = kind(stage.synapse.url, account.mxid, PASSWORD, account.device, account.token)
             if isinstance(person, Watcher):
@@ -147,16 +148,18 @@ async def _hire(printer: Printer, stage: Stage, stack: contextlib.AsyncExitStack
 async def _make_rooms(printer: Printer, stage: Stage) -> None:
     alice, *others = stage.people.values()
     with printer.step(f"a space with {', '.join(f'#{name}' for name in ROOMS)}"):
-        for name, topic in ROOMS.items():
-            invited = [*(each.mxid for each in others), BOT]
-            room = await alice.create_room(name, invited, {BOT: 50}, alias=name)
-            await alice.put_state(room, "m.room.topic", {"topic": topic})
-            stage.rooms[name] = room
-            stage.transcript.rooms[room] = f"#{name}"
-        space = await alice.create_space("Company", list(stage.rooms.values()), [each.mxid for each in others])
-        for person in others:
-            for room in (space, *stage.rooms.values()):
-                await person.join(room)
+        invited = [each.mxid for each in others]
+        made = (
+            alice.create_room(
+                name, [*invited, BOT], {BOT: 50}, alias=name,
+                state=[{"type": "m.room.topic", "state_key": "", "content": {"topic": topic}}],
+            )
+            for name, topic in ROOMS.items()
+        )  # fmt: skip
+        stage.rooms = dict(zip(ROOMS, await asyncio.gather(*made), strict=True))
+        stage.transcript.rooms = {room: f"#{name}" for name, room in stage.rooms.items()}
+        space = await alice.create_space("Company", list(stage.rooms.values()), invited)
+        await asyncio.gather(*(each.join(room) for each in others for room in (space, *stage.rooms.values())))
 
 
 @contextlib.contextmanager

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import sys
 import textwrap
@@ -19,7 +20,9 @@ Event = dict[str, Any]
 
 STYLES = {"bold": "1", "dim": "2", "red": "31", "green": "32", "yellow": "33", "blue": "34", "cyan": "36"}
 HEADERS = ("From", "Reply-To", "To", "Cc", "Subject", "Message-ID", "In-Reply-To", "References")
-MOST_LINES = 14  # of one message; the rest is counted
+IDS = {"Message-ID", "In-Reply-To", "References"}
+_LEAD = re.compile(r"[\s>]*")
+MOST_LINES = 26  # of one message; the rest is counted
 
 
 class Printer:
@@ -52,8 +55,11 @@ class Printer:
             print(f"{rest if place else first}{self.style(line, *styles)}".rstrip(), flush=True)
 
     def _wrapped(self, line: str, indent: int) -> list[str]:
+        """The line in pieces that fit; a quote stays a quote."""
+        lead = _LEAD.match(line)
+        inner = lead[0] if lead else ""
         width = max(40, self._width - indent)
-        return textwrap.wrap(line, width, drop_whitespace=False, break_on_hyphens=False) or [""]
+        return textwrap.wrap(line[len(inner) :], width, initial_indent=inner, subsequent_indent=inner) or [line]
 
     @contextmanager
     def step(self, doing: str) -> Iterator[None]:
@@ -190,23 +196,23 @@ class Transcript:
         self._headers((name, str(message[name] or "")) for name in HEADERS)
         for part in message.iter_attachments():
             data = part.get_payload(decode=True) or b""
-            size = len(data) if isinstance(data, bytes) else 0
-            self.printer.line(f"      📎 {part.get_filename() or part.get_content_type()} ({size} bytes)")
+            size = f" ({len(data)} bytes)" if isinstance(data, bytes) else ""
+            self.printer.line(f"      📎 {part.get_filename() or part.get_content_type()}{size}")
 
     def leaves(self, mail: Mail, file: str) -> None:
         """A mail has left the company."""
         self.left_place()
         self.printer.line(f"\n  ▶ left the company, to {', '.join(mail.recipients)} ({file})", "bold", "green")
-        self._headers((name, mail.raw(name) if "\n" in mail.raw(name) else mail[name]) for name in HEADERS)
+        self._headers((name, mail[name]) for name in HEADERS)
         self.printer.block("      ┊ ", mail.text.strip(), rest="      ┊ ", most=24)
         for name, data in mail.files.items():
             self.printer.line(f"      📎 {name} ({len(data)} bytes)")
 
     def _headers(self, headers: Iterable[tuple[str, str]]) -> None:
         for name, value in headers:
-            for place, line in enumerate(value.split("\n") if value else []):
+            for place, line in enumerate(value.split() if name in IDS else [value] if value else []):
                 label = f"{name}:" if not place else ""
-                self.printer.line(f"      {self.printer.style(f'{label:12}', 'dim')} {line.strip()}")
+                self.printer.line(f"      {self.printer.style(f'{label:12}', 'dim')} {line}")
 
 
 class Watcher(Employee):

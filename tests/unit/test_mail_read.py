@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import time
+from concurrent.futures.process import BrokenProcessPool
 from email.headerregistry import Address as Mailbox
 from email.message import EmailMessage
 from typing import Any
@@ -628,6 +629,18 @@ async def test_a_mail_that_kills_its_process_is_given_up_and_the_next_is_read(mo
         assert seen.subject == "A question"
         assert "made the parser fail" in seen.problem
         assert (await reader.read(raw)).text.startswith("Hello")
+
+
+async def test_a_broken_pool_of_processes_is_replaced() -> None:
+    raw = mail(body="Hello\r\n" * 20_000)
+    async with Reader(workers=1) as reader:
+        await reader.read(raw)
+        assert reader._pool is not None
+        broken = reader._pool
+        broken._pool_manager.handle_broken_pool(BrokenProcessPool())
+        assert (await reader.read(raw)).text.startswith("Hello")
+        assert reader._pool is not broken
+        broken.stop()
 
 
 @pytest.mark.parametrize("raw", [deep(60), HOSTILE["50,000 divs"], HOSTILE["10,000 headers"], HOSTILE["parameters"]])

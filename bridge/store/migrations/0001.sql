@@ -95,7 +95,6 @@ CREATE INDEX queue_lane ON queue (lane, id);
 CREATE INDEX queue_source ON queue (source) WHERE source IS NOT NULL;
 CREATE INDEX queue_cause ON queue (cause) WHERE cause IS NOT NULL;
 CREATE INDEX queue_preview ON queue (preview) WHERE preview IS NOT NULL;
-CREATE INDEX queue_draft ON queue (id) WHERE kind = 'draft';
 CREATE INDEX queue_waiting ON queue (conversation, state) WHERE state <> 'ready';
 CREATE INDEX queue_draft ON queue (conversation) WHERE kind = 'draft';
 

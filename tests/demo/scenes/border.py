@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from tests.demo.play import Play
-from tests.demo.stage import ROOMS
+from tests.demo.stage import PASSWORD, ROOMS
+from tests.peers.employee import Employee
 from tests.peers.world import Mail
 
 
@@ -14,9 +15,8 @@ async def nothing_else_has_left(play: Play) -> None:
     played(len(mails) == len(play.expected), f"{len(play.expected)} mails left, each asked for", _list(mails))
     wrong = [f"{mail.recipients}" for mail, to in zip(mails, play.expected, strict=False) if to not in mail.recipients]
     played(not wrong, "each to whom it was for", wrong)
-    for words in play.secrets:
-        leaks = [mail["Subject"] for mail in mails if words in _everything(mail)]
-        played(not leaks, f"nowhere “{words[:32]}…”", leaks)
+    leaks = [words for words in play.secrets for mail in mails if words in _everything(mail)]
+    played(not leaks, f"none of {len(play.secrets)} things said inside is in any of them", leaks)
     marks = ("matrix.to", "mxc://", "!reply", "!mail", "_passerelle_", *(f"#{name}:" for name in ROOMS))
     leaks = [mark for mark in marks for mail in mails if mark in _everything(mail)]
     played(not leaks, "no link into our rooms, no command, no Matrix name", leaks)
@@ -24,7 +24,17 @@ async def nothing_else_has_left(play: Play) -> None:
     played(len(set(ids)) == len(ids) and all(ids), "every Message-ID is its own", ids)
     broken = [mail["Subject"] for mail in mails for ref in mail["References"].split() if not _is_id(ref)]
     played(not broken, "every id in References is whole", broken)
-    played(not play.stage.outbox.faults.waiting, "the mail server has no fault left")
+    await _at_another_client(play)
+
+
+async def _at_another_client(play: Play) -> None:
+    """The homeserver shows the conversation to a client that was not there."""
+    bob, root, room = play.bob, play.kept("root"), play.room("support")
+    async with Employee(play.stage.synapse.url, bob.mxid, PASSWORD) as newcomer:
+        seen = [event["event_id"] for event in newcomer.thread(room, root)]
+        play.checks.that(
+            seen == [event["event_id"] for event in bob.thread(room, root)], "a new client sees the same", seen
+        )
 
 
 def _everything(mail: Mail) -> str:

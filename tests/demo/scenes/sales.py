@@ -5,6 +5,7 @@ from __future__ import annotations
 from tests.demo.play import Play, in_thread, mentioned, says
 from tests.demo.stage import BOT
 from tests.peers.employee import body
+from tests.peers.world import Mail
 
 PAUL = "Paul Partner <paul@lamps.example>"
 PAULS = "@_passerelle_mail_paul=40lamps.example:"
@@ -37,15 +38,14 @@ async def a_chat_becomes_mail(play: Play) -> None:
     _first_mail(play, mail, said)
     await play.accepted(play.carol, asked)
     await play.answers(mail, PAUL, "Dear Carol,\n\nwith pleasure: 40 lamps at 95 each. Shall I reserve them?\n\nPaul\n")
-    seen = await play.see(play.bob, "sales", says("40 lamps at 95 each", PAULS, root), "his answer is in the same thread")
+    seen = await play.see(
+        play.bob, "sales", says("40 lamps at 95 each", PAULS, root), "his answer is in the same thread"
+    )
     play.checks.that(mentioned(seen) == [play.carol.mxid], "and mentions Carol", mentioned(seen))
     play.keep(lamps=root, lamps_mail=mail)
 
 
-def _first_mail(play: Play, mail: object, said: tuple[str, ...]) -> None:
-    from tests.peers.world import Mail
-
-    assert isinstance(mail, Mail)
+def _first_mail(play: Play, mail: Mail, said: tuple[str, ...]) -> None:
     played = play.checks.that
     played("Carol Rossi" in mail["From"] and "sales@company.example" in mail["From"], "From names Carol", mail["From"])
     played(mail["Subject"] == "Lamps for the foyer", "the subject is hers", mail["Subject"])

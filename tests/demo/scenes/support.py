@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 
 from tests.demo import pictures
-from tests.demo.play import Play, answers_event, in_thread, mentioned, says, shows_file
+from tests.demo.play import Asked, Play, answers, bot_answers, in_thread, mentioned, says, shows_file
 from tests.demo.stage import BOT
 from tests.peers.employee import body
 from tests.peers.world import letter
@@ -45,6 +45,20 @@ ANSWER = """\
 <ul><li>model <b>TP-200</b></li><li>firmware <b>4.2</b>, it was 4.1 before</li></ul><p>Jane</p></div>
 <div class="gmail_quote"><div dir="ltr" class="gmail_attr">On Sun, 22 Nov 2026, Alice Martin wrote:<br></div>
 <blockquote class="gmail_quote" style="margin:0 0 0 .8ex;border-left:1px solid">{quoted}</blockquote></div>
+"""
+
+PLAIN_ANSWER = """\
+Hello Alice,
+
+the paper lies the *right* way round. What else I found out:
+
+   - model *TP-200*
+   - firmware *4.2*, it was 4.1 before
+
+Jane
+
+On Sun, 22 Nov 2026, Alice Martin wrote:
+
 """
 
 
@@ -111,7 +125,9 @@ async def alice_replies(play: Play) -> None:
     played(in_thread(root)(preview), "in the thread")
     mail = await play.left("jane.doe@theatre.example", "We are looking into it.")
     play.held(asked)
-    played("Alice Martin" in mail["From"] and "support@company.example" in mail["From"], "From names Alice", mail["From"])
+    played(
+        "Alice Martin" in mail["From"] and "support@company.example" in mail["From"], "From names Alice", mail["From"]
+    )
     played("tom@theatre.example" in mail["Cc"], "Cc has the customer's colleague", mail["Cc"])
     played(mail["Subject"] == "Re: Tickets print upside down", "the subject goes on", mail["Subject"])
     played(mail["In-Reply-To"] == first["Message-ID"], "In-Reply-To names her mail", mail["In-Reply-To"])
@@ -127,21 +143,18 @@ async def alice_replies(play: Play) -> None:
 async def the_customer_answers(play: Play) -> None:
     """The customer answers by mail, in HTML: it comes into the thread and Alice is mentioned"""
     root, mail = play.kept("root"), play.kept("first_answer")
-    quoted = mail.text.replace("\n", "<br>")
     await play.answers(
-        mail, JANE, "Hello Alice,\n\nthe paper lies the right way round.\n", html=ANSWER.format(quoted=quoted), cc=TOM,
-        message_id="<second.842@theatre.example>",
+        mail, JANE, PLAIN_ANSWER + "".join(f"> {line}\n" for line in mail.text.splitlines()), cc=TOM,
+        html=ANSWER.format(quoted=mail.text.replace("\n", "<br>")), message_id="<second.842@theatre.example>",
     )  # fmt: skip
-    seen = await play.see(
-        play.alice, "support", says("right way round. What else", JANES, root), "it is in the same thread"
-    )
+    seen = await play.see(play.alice, "support", says("What else I found out", JANES, root), "it is in the same thread")
     rich = seen["content"].get("formatted_body", "")
     played = play.checks.that
     played(mentioned(seen) == [play.alice.mxid], "Alice is mentioned", mentioned(seen))
     played("<li>" in rich and ("<strong>TP-200" in rich or "<b>TP-200" in rich), "lists and bold are kept", rich)
     played("style" not in rich and "class" not in rich, "nothing of its page layout", rich)
     played("looking into it" not in body(seen) + rich, "what it quotes is folded away", rich)
-    played(answers_event({**seen, "sender": BOT}, play.kept("first_reply")), "it answers Alice's message")
+    played(answers(seen, play.kept("first_reply")), "it answers Alice's message")
 
 
 async def bob_sends_his_own_words_and_a_photo(play: Play) -> None:
@@ -157,12 +170,12 @@ async def bob_sends_his_own_words_and_a_photo(play: Play) -> None:
     )  # fmt: skip
     await play.bob.react(room, words, "📤")
     await play.bob.react(room, image, "📤")
-    asked, _ = await play.previewed(play.bob, "support", words, "the bot previews his words")
+    await play.previewed(play.bob, "support", words, "the bot previews his words")
     whole = await play.see(
-        play.bob, "support", lambda each: answers_event(each, words) and "printer.png" in body(each),
+        play.bob, "support", lambda each: bot_answers(each, words) and "printer.png" in body(each),
         "and previews them again with the photo",
     )  # fmt: skip
-    asked = type(asked)(words, whole["event_id"], time.monotonic(), "support")
+    asked = Asked(words, whole["event_id"], time.monotonic(), "support")
     mail = await play.left("jane.doe@theatre.example", "I am at your gate at 15:00")
     played = play.checks.that
     played(mail.files == {"printer.png": photo}, "with the photo, byte for byte", list(mail.files))
@@ -195,7 +208,7 @@ async def a_new_mail_pauses_a_reply(play: Play) -> None:
     why = play.say("why-new-message")
     await play.reworded(play.alice, asked, why, "the preview says that it is paused, and why")
     notice = await play.see(
-        play.alice, "support", lambda each: answers_event(each, asked.event) and why in body(each),
+        play.alice, "support", lambda each: bot_answers(each, asked.event) and why in body(each),
         "so does a notice in the thread",
     )  # fmt: skip
     play.checks.that(mentioned(notice) == [play.alice.mxid], "which mentions Alice", mentioned(notice))
@@ -203,6 +216,8 @@ async def a_new_mail_pauses_a_reply(play: Play) -> None:
     await play.alice.say(room, "!send", thread=root)
     mail = await play.left("jane.doe@theatre.example", "serial number of the printer", "after !send it leaves")
     play.checks.that(
-        mail["In-Reply-To"] == "<second.842@theatre.example>", "as an answer to what Alice had read", mail["In-Reply-To"]
+        mail["In-Reply-To"] == "<second.842@theatre.example>",
+        "as an answer to what Alice had read",
+        mail["In-Reply-To"],
     )
     await play.accepted(play.alice, asked)
