@@ -98,13 +98,13 @@ class Hearing:
         return found if found and found.room == event.room else None
 
     def _edited(self, tx: Tx, event: RoomEvent) -> None:
-        """Only the author's edit counts, and only for a message that is on its way outward or was, or began something."""
+        """Only the author's edit counts, and only of what is on its way outward, has left, or began something."""
         waiting = _of_room(tx.queue.from_source(event.replaces), event.room)
         for delivery in waiting:
             self._commands.edited(tx, event, delivery)
         if not waiting:
             self._commands.corrected(tx, event)
-        for delivery in _of_room(tx.queue.made_of(event.replaces), event.room):
+        for delivery in _containing(tx, event.replaces, event.room):
             self._outward.spoil(tx, delivery)
         message = tx.conversations.message_of_event(event.replaces)
         if message and message.role == "outward" and message.sender == event.sender:
@@ -123,17 +123,17 @@ class Hearing:
     def located(self, tx: Tx, request: RoomEvent, event: RoomEvent) -> None:
         """The message that 📤 is on was written before its thread became a conversation."""
         conversation = tx.conversations.of_root(event.thread) if event.thread else None
-        taken_back = not tx.conversations.first_time(_redacted(request.id))
+        taken_back = not tx.conversations.first_time(_taken_back(request.id))
         if conversation is not None and conversation.room == request.room == event.room and not taken_back:
             self._note(tx, conversation, event)
             self._commands.react(tx, request, conversation)
 
     def _redacted(self, tx: Tx, event: RoomEvent) -> None:
         """Taking back the words, or the request to send them, stops what has not left."""
-        tx.conversations.first_time(_redacted(event.target))
+        tx.conversations.first_time(_taken_back(event.target))
         for delivery in _of_room(tx.queue.touched_by(event.target), event.room):
             self._outward.cancel(tx, delivery)
-        for delivery in _of_room(tx.queue.made_of(event.target), event.room):
+        for delivery in _containing(tx, event.target, event.room):
             self._outward.spoil(tx, delivery)
         message = tx.conversations.message_of_event(event.target)
         if message and message.role == "outward":
@@ -149,5 +149,10 @@ def _of_room(drafts: list[Delivery], room: str) -> list[Delivery]:
     return [each for each in drafts if payload.load(Draft, each.payload).room == room]
 
 
-def _redacted(event: str) -> str:
+def _containing(tx: Tx, part: str, room: str) -> list[Delivery]:
+    """Drafts with words or files of that event, besides their own words."""
+    return [each for each in _of_room(tx.queue.made_of(part), room) if part in payload.load(Draft, each.payload).parts]
+
+
+def _taken_back(event: str) -> str:
     return f"redacted {event}"

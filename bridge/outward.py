@@ -11,9 +11,9 @@ from bridge.config import Config
 from bridge.model import Address, Delivery, Draft, Recipients, Report, Sent
 from bridge.payload import Mark, Post, Preview, Reword, Unmark
 from bridge.places import Places
-from bridge.present import preview, size
+from bridge.present import adds_nothing, preview, size
 from bridge.store import Conversation, Message, Tx
-from bridge.text.html import adds_nothing, matrix_to_mail_html
+from bridge.text.html import matrix_to_mail_html
 from bridge.text.plain import matrix_to_text, without_internal_links
 from bridge.texts import Texts
 

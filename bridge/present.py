@@ -7,9 +7,11 @@ from collections.abc import Iterable
 from html import escape
 
 from bridge.model import Draft, Envelope, File
+from bridge.text.html import html_to_text
 from bridge.text.plain import clean, text_to_html, trim
 from bridge.texts import Texts
 
+_WORDS = re.compile(r"[^\W_]+")
 _PREFIX = re.compile(r"^\s*((re|fwd?|aw|wg|tr|sv|antw|ref)\s*(\[\d+\])?\s*:\s*)+", re.IGNORECASE)
 
 
@@ -83,3 +85,9 @@ def files(named: Iterable[File]) -> str:
 
 def _transcript(draft: Draft, say: Texts) -> str:
     return f"\n{say('transcript-heading')}\n{draft.transcript}" if draft.transcript else ""
+
+
+def adds_nothing(html: str, text: str) -> bool:
+    """Whether every word and link address of `html` stands in `text` as well, in the same order."""
+    said = iter(_WORDS.findall(text.casefold()))
+    return all(word in said for word in _WORDS.findall(html_to_text(html).casefold()))

@@ -90,8 +90,8 @@ class Starts:
 
     def begun(self, tx: Tx, event: RoomEvent, word: str) -> Conversation | None:
         """The conversation that this person's command has begun outside and in which nothing was said there yet."""
-        for connector in self._connectors.values():
-            item = tx.conversations.item_named(connector.name, beginning(event.id)) if connector.command == word else None
+        for connector in (each for each in self._connectors.values() if each.command == word):
+            item = tx.conversations.item_named(connector.name, beginning(event.id))
             conversation = tx.conversations.of_item(item, event.room) if item is not None else None
             if item is None or conversation is None or tx.conversations.answerable(conversation.id, item):
                 continue

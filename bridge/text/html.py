@@ -57,7 +57,6 @@ _HIDDEN = re.compile(r"display\s{0,9}:\s{0,9}none", re.IGNORECASE)
 _SPACE = re.compile(r"[ \t\r\n\f]+")
 _SCHEME = re.compile(r"https?://|mailto:", re.IGNORECASE)
 _USER = re.compile(r"@([^\s:@]{1,200}):\S+")  # a Matrix user id
-_WORDS = re.compile(r"[^\W_]+")
 UNSEEN = " \t\r\n\f\u00a0\u200b\u200c\u200d\u034f\ufeff"
 
 _SAFE = nh3.Cleaner(
@@ -103,12 +102,6 @@ def matrix_to_mail_html(formatted_body: str) -> str:
     link's address are gone.
     """
     return without_internal_links(_safe(formatted_body)).strip()
-
-
-def adds_nothing(html: str, text: str) -> bool:
-    """Whether every word and link address of `html` stands in `text` as well, in the same order."""
-    said = iter(_WORDS.findall(text.casefold()))
-    return all(word in said for word in _WORDS.findall(stripped(_Writer(links=True).rewrite(html)).casefold()))
 
 
 def too_complex(html: str) -> bool:

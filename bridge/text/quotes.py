@@ -37,9 +37,7 @@ _FROM = re.compile(r"[\s*]{0,9}(?:From|De|Von|Da|Van)\s?:", re.IGNORECASE)
 _DATE = re.compile(
     r"[\s*]{0,9}(?:Sent|Date|Envoyé(?: le)?|Gesendet|Datum|Enviado|Fecha|Inviato|Data|Verzonden)\s?:", re.IGNORECASE
 )
-_TO = re.compile(
-    r"[\s*]{0,9}(?:To|Subject|À|Objet|An|Betreff|Para|Asunto|Assunto|A|Oggetto|Aan|Onderwerp)\s?:", re.IGNORECASE
-)
+_TO = re.compile(r"[\s*]{0,9}(?:To|À|An|Para|A|Aan)\s?:", re.IGNORECASE)
 _TIME = re.compile(r"\d[:.h]\d\d|\b(?:19|20)\d\d\b")
 _RULE = re.compile(r"\s{0,9}_{10,}\s*")
 
@@ -85,11 +83,14 @@ def original(lines: Sequence[str], at: int) -> bool:
 
 
 def _header_block(lines: Sequence[str], at: int) -> bool:
-    """Whether the header of an answered mail stands here: "From:", then a date, and a recipient or a subject."""
+    """Whether the header of an answered mail stands here: "From:", then a date and a recipient.
+
+    A subject alone is not enough: the fields of a contact form are no quote.
+    """
     if not _FROM.match(lines[at][:_LONGEST]):
         return False
     following = [line[:_LONGEST] for line in lines[at + 1 : at + 11]]
-    return any(map(_DATE.match, following)) and any(map(_TO.match, following))
+    return all(any(map(field.match, following)) for field in (_DATE, _TO))
 
 
 def fold(text: str) -> tuple[str, int]:

@@ -118,7 +118,7 @@ def _made(printer: Printer, hold: float, ports: dict[str, int]) -> Stage:
         server_name=SERVER,
         overrides={"outward": {"hold": hold}, "management_room": f"#bridge-ops:{SERVER}"},
     )
-    bridge = BridgeProcess(write(FOLDER / "bridge" / "passerelle.yaml", config))
+    bridge = BridgeProcess(write(FOLDER / "bridge" / "passerelle.yaml", config), fresh=True)
     transcript = Transcript(printer)
     outbox.told = transcript.leaves
     return Stage(synapse, bridge, config, outbox, ("127.0.0.1", ports["smtp"]), transcript, hold)

@@ -96,7 +96,8 @@ CREATE INDEX queue_source ON queue (source) WHERE source IS NOT NULL;
 CREATE INDEX queue_cause ON queue (cause) WHERE cause IS NOT NULL;
 CREATE INDEX queue_preview ON queue (preview) WHERE preview IS NOT NULL;
 CREATE INDEX queue_waiting ON queue (conversation, state) WHERE state <> 'ready';
-CREATE INDEX queue_draft ON queue (conversation) WHERE kind = 'draft';
+CREATE INDEX queue_draft ON queue (id) WHERE kind = 'draft';
+CREATE INDEX queue_unsent ON queue (conversation) WHERE kind = 'draft';
 
 -- The bot's reactions, so that they can be taken back.
 CREATE TABLE mark (

@@ -6,8 +6,7 @@ from email.message import EmailMessage
 from email.parser import BytesParser
 from email.policy import SMTP
 
-from tests.demo.play import Asked, Play, bot_answers, mentioned, says, shows_file
-from tests.demo.scenes.support import JANE
+from tests.demo.play import Asked, Play, bot_answers, mentioned, says
 from tests.demo.stage import BOT
 from tests.peers.employee import body
 from tests.peers.world import Mail, letter

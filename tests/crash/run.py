@@ -1,0 +1,124 @@
+"""One run: load and trouble and kills together, then calm, then the count."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from tests.crash.load import Customer, Desk, marks_in_sink
+from tests.crash.stage import Stage, staged
+from tests.crash.trouble import Killer, Trouble
+from tests.crash.verdict import Count, judge, stubs
+
+CALM = 240  # seconds in which everything must have arrived once nothing goes wrong any more
+
+
+@dataclass(frozen=True)
+class Plan:
+    """How bad it gets."""
+
+    kills: int
+    seed: int
+    seconds: float  # that the kills are spread over
+    customers: int = 6
+    pause: float = 1.2  # seconds between two things that one person does, about
+
+
+async def run(plan: Plan, folder: Path, say: Callable[[str], None]) -> Count:
+    """Do all of it; what happened stays in `folder`."""
+    began = time.monotonic()
+    count = Count(seed=plan.seed)
+    async with staged(folder, plan.seed) as stage:
+        say(f"seed {plan.seed}: {plan.kills} kills within about {plan.seconds / 60:.0f} minutes")
+        stage.small()
+        customers = [
+            Customer(stage, f"c{number}", random.Random(f"{plan.seed} c{number}")) for number in range(plan.customers)
+        ]
+        desks = [Desk(stage, each, customers, random.Random(f"{plan.seed} {each.name}")) for each in stage.staff]
+        await _storm(plan, stage, customers, desks, count, say)
+        await _calm(stage, customers, desks, count, say)
+        await judge(stage, customers, desks, count)
+    count.seconds = round(time.monotonic() - began)
+    for line in count.evidence[:50]:
+        say(line)
+    return count
+
+
+async def _storm(
+    plan: Plan, stage: Stage, customers: list[Customer], desks: list[Desk], count: Count, say: Callable[[str], None]
+) -> None:
+    trouble = Trouble(stage, plan.seed)
+    killer = Killer(stage, plan.kills, plan.seconds, plan.seed, say)
+    over = asyncio.Event()
+    async with asyncio.TaskGroup() as tasks:
+        working = [tasks.create_task(each.work(over.is_set, plan.pause)) for each in customers]
+        for desk in desks:
+            tasks.create_task(desk.work(over.is_set, plan.pause))
+            tasks.create_task(_attend(desk, over))
+        troubling = tasks.create_task(trouble.work(over.is_set))
+        await killer.work()
+        over.set()
+        await troubling
+        trouble.end()
+        stage.bridge.child.start()
+        say("calm: nothing goes wrong any more")
+        await asyncio.wait(working, timeout=CALM)
+        for task in working:
+            task.cancel()
+    count.kills = killer.done
+    count.more |= {"attempts": sum(each.attempts for each in customers), "ended": killer.ended}
+    count.more["faults"] = sum(trouble.struck.values())
+    say(f"went wrong: {dict(sorted(trouble.struck.items()))}")
+
+
+async def _attend(desk: Desk, over: asyncio.Event) -> None:
+    while not over.is_set():
+        await asyncio.sleep(5)
+        await desk.look_after()
+
+
+async def _calm(
+    stage: Stage, customers: list[Customer], desks: list[Desk], count: Count, say: Callable[[str], None]
+) -> None:
+    """Wait until everything has arrived; then show what was too large, too."""
+    await stage.bridge.ready(60)
+    await _drain(stage, desks, say)
+    large = {mail.mark for each in customers for mail in each.written if mail.large and mail.accepted}
+    timelines = {room: await stage.timeline(room) for room in stage.rooms.values()}
+    for each in customers:
+        wanted = sum(mail.large and mail.accepted for mail in each.written)
+        announced = stubs(timelines, each.address)
+        if announced != wanted:
+            count.blame("lost", f"{each.name} sent {wanted} large mails, {announced} are announced")
+    kept = await stage.dead_letters("show", "all") if large else ""
+    for mark in large:
+        if kept.count(mark) < 1:
+            count.blame("lost", f"{mark} is announced as too large and not kept")
+    count.more["too_large"] = len(large)
+    stage.homeserver.clear()
+    if large:
+        await stage.dead_letters("replay", "all")
+        await _drain(stage, desks, say)
+
+
+async def _drain(stage: Stage, desks: list[Desk], say: Callable[[str], None]) -> None:
+    """Until nothing waits in the bridge and every reply has left; what cannot, shows in the count."""
+    until = time.monotonic() + CALM
+    told = 0.0
+    while time.monotonic() < until:
+        queue = (await stage.status()).get("queue")
+        waiting = {name: rows for name, rows in (queue or {"?": 1}).items() if not name.endswith(" dead")}
+        missing = {reply.mark for desk in desks for reply in desk.replies()} - set(marks_in_sink(stage))
+        if not waiting and not missing:
+            return
+        if time.monotonic() - told > 5:
+            told = time.monotonic()
+            say(f"waiting for {waiting or 'nothing in the queue'}, {len(missing)} replies")
+            for desk in desks:
+                await desk.look_after()
+        await asyncio.sleep(0.2)
+    say("not everything arrived in time")

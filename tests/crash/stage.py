@@ -1,0 +1,153 @@
+"""What the kills happen to: a homeserver and a bridge that reach each other through faults, and a smarthost."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import sys
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+
+from bridge.matrix.ghosts import localpart
+from bridge.model import Author
+from tests.peers import ROOT, free_port, until
+from tests.peers.bridge import BridgeProcess, configuration, write
+from tests.peers.employee import Employee
+from tests.peers.faults import Proxy
+from tests.peers.synapse import Registration, Synapse
+from tests.peers.world import Sink
+
+MAILBOXES = ("support@company.example", "sales@company.example", "billing@company.example")
+LARGEST = 6000  # bytes of an event that the homeserver takes as long as `Stage.small` lasts
+
+
+@dataclass
+class Stage:
+    """Everything that takes part."""
+
+    folder: Path
+    synapse: Synapse
+    homeserver: Proxy  # as the bridge reaches it
+    appservice: Proxy  # as the homeserver reaches the bridge
+    sink: Sink
+    bridge: BridgeProcess
+    staff: list[Employee]
+    rooms: dict[str, str]  # by mailbox
+    smtp: tuple[str, int]
+
+    @property
+    def data(self) -> Path:
+        return self.folder / "bridge" / "data"
+
+    def small(self) -> None:
+        """From now on the homeserver refuses large events."""
+        self.homeserver.add(413, method="PUT", contains="/send/m.room.message", when=_is_large)
+
+    async def listens(self) -> bool:
+        """Whether the bridge takes mail."""
+        try:
+            _, writer = await asyncio.open_connection(*self.smtp)
+        except OSError:
+            return False
+        writer.close()
+        return True
+
+    async def status(self) -> dict[str, Any]:
+        """What the bridge says of itself through its admin socket; {} when it does not answer."""
+        connector = aiohttp.UnixConnector(str(self.data / "admin.sock"))
+        try:
+            async with aiohttp.ClientSession(connector=connector) as http, http.get("http://bridge/status") as answer:
+                return dict(await answer.json())
+        except (aiohttp.ClientError, OSError):
+            return {}
+
+    async def dead_letters(self, *words: str) -> str:
+        """What `passerelle dead-letters …` prints."""
+        process = await asyncio.create_subprocess_exec(
+            sys.executable, "-m", "bridge", "dead-letters", *words, "--config", str(self.bridge.config),
+            cwd=ROOT, stdout=asyncio.subprocess.PIPE, env=os.environ | {"PYTHONPATH": str(ROOT)},
+        )  # fmt: skip
+        said, _ = await process.communicate()
+        assert process.returncode == 0, f"dead-letters {words} ended with {process.returncode}"
+        return said.decode()
+
+    async def timeline(self, room: str) -> list[dict[str, Any]]:
+        """Every event of a room, oldest first, as the homeserver has it."""
+        token = self.staff[0].client.access_token
+        path = f"{self.synapse.url}/_matrix/client/v3/rooms/{room}/messages"
+        events: list[dict[str, Any]] = []
+        query = {"dir": "f", "limit": "500"}
+        async with aiohttp.ClientSession(headers={"Authorization": f"Bearer {token}"}) as http:
+            while True:
+                async with http.get(path, params=query) as answer:
+                    page = await answer.json()
+                events += page["chunk"]
+                if not page.get("end"):
+                    return events
+                query["from"] = page["end"]
+
+    def ghost(self, address: str) -> str:
+        """Who speaks in rooms for a customer."""
+        return f"@{localpart('_passerelle_', Author('mail', address))}:{self.synapse.server_name}"
+
+
+def _is_large(request: Any) -> bool:
+    return int(request.headers.get("Content-Length", 0)) > LARGEST
+
+
+@contextlib.asynccontextmanager
+async def staged(folder: Path, seed: int) -> AsyncIterator[Stage]:
+    """Set it all up, the bridge not yet running."""
+    listen = f"127.0.0.1:{free_port()}"
+    async with contextlib.AsyncExitStack() as stack:
+        appservice = await stack.enter_async_context(Proxy(f"http://{listen}", seed=seed))
+        registration = Registration(appservice.url)
+        synapse = await stack.enter_async_context(Synapse(folder / "synapse", registration))
+        homeserver = await stack.enter_async_context(Proxy(synapse.url, seed=seed + 1))
+        sink = await stack.enter_async_context(Sink(seed=seed + 2))
+        staff = [await stack.enter_async_context(await _employee(synapse, name)) for name in ("alice", "bob")]
+        rooms = {mailbox: await _room(staff, mailbox, registration, synapse) for mailbox in MAILBOXES}
+        smtp = ("127.0.0.1", free_port())
+        management = await _room(staff, "operators", registration, synapse)
+        overrides = {
+            "management_room": management,
+            "homeserver": {"timeout": 5},
+            "outward": {"hold": 0.2, "per_address": 0},
+            "retry": {"first": 0.1, "longest": 1.5},
+            "connectors": {"mail": {"rate": 0}},
+        }
+        config = configuration(
+            homeserver.url, registration, listen, smtp=f"{smtp[0]}:{smtp[1]}", smarthost=(sink.host, sink.port),
+            rooms=rooms, data=folder / "bridge" / "data", server_name=synapse.server_name, overrides=overrides,
+        )  # fmt: skip
+        bridge = BridgeProcess(write(folder / "bridge" / "passerelle.yaml", config), fresh=True)
+        stack.push_async_callback(bridge.stop)
+        yield Stage(folder, synapse, homeserver, appservice, sink, bridge, staff, rooms, smtp)
+
+
+async def _employee(synapse: Synapse, name: str) -> Employee:
+    account = await synapse.register(name, f"{name}-secret")
+    return Employee(synapse.url, account.mxid, account.password, account.device, account.token)
+
+
+async def _room(staff: list[Employee], name: str, registration: Registration, synapse: Synapse) -> str:
+    bot = f"@{registration.bot}:{synapse.server_name}"
+    first, *others = staff
+    room = await first.create_room(name, invite=[bot, *(each.mxid for each in others)], powers={bot: 50})
+    for each in others:
+        await each.join(room)
+    return room
+
+
+async def listening(stage: Stage, timeout: float = 30) -> None:
+    """Wait until the bridge takes mail, or has ended."""
+
+    async def ready() -> bool:
+        return not stage.bridge.running or await stage.listens()
+
+    await until(ready, "the bridge to listen", timeout)
