@@ -159,8 +159,10 @@ def load(
     problems: list[str] = []
     try:
         raw = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+    except (OSError, UnicodeDecodeError) as error:
         raise ConfigError([f"{path}: {error}"]) from None
+    except yaml.YAMLError as error:
+        raise ConfigError([f"{path}: {_where(error)}"]) from None
     if not isinstance(raw, dict):
         raise ConfigError([f"{path}: must be a mapping of keys to values; see config/passerelle.yaml"])
     raw = _filled(raw, dict(os.environ) if environment is None else environment, problems)
@@ -169,7 +171,15 @@ def load(
     if problems or config is None:
         raise ConfigError(problems)
     data = config.data if config.data.is_absolute() else path.parent / config.data
-    return config.model_copy(update={"data": data}), connectors
+    named = {name: {"plugin": section["plugin"]} for name, section in config.connectors.items()}  # no secret of theirs
+    return config.model_copy(update={"data": data, "connectors": named}), connectors
+
+
+def _where(error: yaml.YAMLError) -> str:
+    """What is wrong and where, without the line itself: it may hold a secret."""
+    mark = getattr(error, "problem_mark", None)
+    what = getattr(error, "problem", None) or "this is not YAML"
+    return f"line {mark.line + 1}, column {mark.column + 1}: {what}" if mark else what
 
 
 def _connectors(raw: Any, problems: list[str]) -> dict[str, tuple[type[Connector], Any]]:

@@ -254,7 +254,8 @@ class Outward:
         if not sent.deferred:
             return None
         tx.queue.amend(delivery.uid, payload.dump(draft))
-        return time.time() + float(min(300, 10 * 2 ** min(delivery.attempts, 5)))
+        retry = self._config.retry
+        return time.time() + min(retry.longest, retry.first * 2.0 ** min(delivery.attempts, 30))
 
     def _first_yes(self, tx: Tx, draft: Draft, sent: Sent, conversation: int, uid: str) -> None:
         refs = (draft.answered.id, *draft.answered.refs) if draft.answered else ()

@@ -24,6 +24,13 @@ class Places:
 
     def __init__(self, config: Config) -> None:
         self._mappings = config.mappings
+        self._scopes = {  # asked for with every recipient of every mail
+            connector: frozenset(mapping.scope for mapping in config.mappings if mapping.connector == connector)
+            for connector in config.connectors
+        }
+        self._by_scope: dict[tuple[str, str], list[Mapping]] = {}
+        for mapping in config.mappings:
+            self._by_scope.setdefault((mapping.connector, mapping.scope), []).append(mapping)
         self._resolved: dict[str, str] = {}
         self._fresh: set[str] = set()
         self.management = ""
@@ -46,8 +53,7 @@ class Places:
 
         Raises `Unavailable` when one of these rooms is not known yet: nothing may be lost for it.
         """
-        wanted = set(scopes)
-        found = [each for each in self._mappings if each.connector == connector and each.scope in wanted]
+        found = [mapping for scope in dict.fromkeys(scopes) for mapping in self._by_scope.get((connector, scope), ())]
         missing = [mapping.room for mapping in found if mapping.room not in self._resolved]
         if missing:
             raise Unavailable(f"the room {missing[0]} is not known yet")
@@ -55,7 +61,7 @@ class Places:
 
     def scopes_of(self, connector: str) -> frozenset[str]:
         """Mapped scopes of a connector."""
-        return frozenset(mapping.scope for mapping in self._mappings if mapping.connector == connector)
+        return self._scopes.get(connector, frozenset())
 
     def mappings_of(self, room: str) -> list[Mapping]:
         return [mapping for mapping in self._mappings if self._resolved.get(mapping.room) == room]

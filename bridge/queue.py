@@ -76,6 +76,7 @@ class Line:
         self._probing = asyncio.Lock()
         self._preparing: set[asyncio.Task[object]] = set()
         self._failures = 0
+        self._told = False
         self._wait = 0.0
         self._stopping = asyncio.Event()
         self._born = time.time()
@@ -243,7 +244,7 @@ class Line:
             return again
 
         try:
-            again = await self._commit(rule)
+            again = await self._commit(rule, patient=not (self.destination.careful or lane.backlog or lane.spilled))
         except Exception as error:  # the other side has it: trying again and again would help nobody
             log.exception("delivery %s to %s was made and cannot be noted", delivery.uid, self.destination.name)
             return await self._bury(delivery, f"delivered, but {type(error).__name__}: {error}")
@@ -253,11 +254,12 @@ class Line:
         lane.backlog.clear()
         return max(0.01, again - time.time())
 
-    async def _commit(self, rule: Callable[[Tx], T]) -> T:
+    async def _commit(self, rule: Callable[[Tx], T], *, patient: bool = False) -> T:
         """What must be written is: trouble of the disk is waited out, since dropping an answer would deliver twice."""
+        commit = self._store.tag_along if patient else self._store.transact
         while True:
             try:
-                return await self._store.transact(rule)
+                return await commit(rule)
             except (OSError, Error) as error:
                 log.error("the database cannot be used, trying again: %s", error)
             if self._stopping.is_set():
@@ -313,6 +315,8 @@ class Line:
         if self._up.is_set():
             self._up.clear()
             log.warning("%s is down: %s", self.destination.name, reason)
+        elif probe and not self._told:  # not a hiccup: people should know
+            self._told = True
             await self._on_change(self.destination.name, reason)
         return 0.0
 
@@ -323,7 +327,9 @@ class Line:
         self._up.set()
         log.warning("%s is back", self.destination.name)
         await self.destination.came_back()
-        await self._on_change(self.destination.name, "")
+        if self._told:
+            self._told = False
+            await self._on_change(self.destination.name, "")
 
 
 class Queue:

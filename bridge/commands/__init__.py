@@ -121,6 +121,7 @@ def _changed(draft: Draft, event: RoomEvent, command: Command | None) -> Draft |
     if draft.trigger == draft.source:  # a command
         kept = command is not None and command.name == "reply" and command.rest
         return replace(draft, text=command.rest, html=command.html) if command and kept else None
+    joined = draft.files if draft.text else draft.files[1:]  # other messages' files; the first may be its own
     if event.file is not None:
-        return replace(draft, files=(event.file, *draft.files[1:]))
-    return replace(draft, text=event.body, html=event.html) if event.body.strip() else None
+        return replace(draft, text="", html="", files=(event.file, *joined))
+    return replace(draft, text=event.body, html=event.html, files=joined) if event.body.strip() else None

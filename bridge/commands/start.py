@@ -18,7 +18,10 @@ from bridge.texts import Texts
 
 _FROM = re.compile(r"\A(from|de)\s+(\S+)\s*", re.IGNORECASE)
 _HISTORY = re.compile(r"\A(with history|avec historique)\b\s*(\d{1,3}\b)?\s*", re.IGNORECASE)
-_RECIPIENT = re.compile(r"\A((?:\"[^\"\n]{0,100}\"\s*)?<[^<>\s]{3,254}>|[^\s,;<>]{1,64}@[^\s,;<>]{1,255})\s*[,;]?\s*")
+_RECIPIENT = re.compile(
+    r"\A((?:to|cc):|(?:\"[^\"\n]{0,100}\"\s*)?<[^<>\s]{3,254}>|[^\s,;<>]{1,64}@[^\s,;<>]{1,255})\s*[,;]?\s*",
+    re.IGNORECASE,
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,13 +68,12 @@ class Starts:
         in_thread = bool(event.thread) or conversation is not None
         if request.history == "thread" and not in_thread:
             raise Refusal(self._say("history-needs-thread"))
+        draft = self._draft(tx, event, connector.name, scope, recipients, request)
+        self._outward.check(draft)  # before anything is written down
         conversation = conversation or self._conversation(tx, event, request.title)
         if request.history and in_thread:
             count = request.history.removeprefix("thread")
-            request = replace(request, history=f"{conversation.root or event.thread}/{count}")
-        draft = self._draft(tx, event, connector.name, scope, recipients, request)
-        if not (command.following or request.history):
-            self._outward.check(draft)
+            draft = replace(draft, history=f"{conversation.root or event.thread}/{count}")
         begun = beginning(event.id)
         item = tx.conversations.item_named(connector.name, begun) or tx.conversations.add_item(
             connector.name, begun, request.title

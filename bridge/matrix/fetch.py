@@ -78,9 +78,11 @@ class Fetch:
         root, _, count = draft.history.rpartition("/")
         wanted = int(count) if count else MOST
         events = await (self._of_thread(draft.room, root) if root else self._of_room(draft, wanted))
-        said = _before(draft.source, events)[-wanted:]
-        lines = {event.id: line for event in said if (line := await self._line(event))}
-        return replace(draft, transcript="\n\n".join(lines.values()), parts=(*draft.parts, *lines))
+        lines: dict[str, str] = {}
+        for event in reversed(_before(draft.source, events)):
+            if len(lines) < wanted and (line := await self._line(event)):
+                lines[event.id] = line
+        return replace(draft, transcript="\n\n".join(reversed(lines.values())), parts=(*draft.parts, *lines))
 
     async def _of_thread(self, room: str, root: str) -> list[RoomEvent]:
         bot = self._ghosts.bot

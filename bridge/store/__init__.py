@@ -67,12 +67,19 @@ class Store:
 
     async def transact(self, rule: Callable[Concatenate[Tx, P], T], *args: P.args, **kwargs: P.kwargs) -> T:
         """Run a rule in one transaction; returns after the commit, when its deliveries are on their way."""
+        return await self._run(lambda tx: rule(tx, *args, **kwargs))
+
+    async def tag_along(self, rule: Callable[[Tx], T]) -> T:
+        """As `transact`, for what nobody waits for: committed with the next that somebody does, or a little later."""
+        return await self._run(rule, patient=True)
+
+    async def _run(self, rule: Callable[[Tx], T], *, patient: bool = False) -> T:
         tx: Tx | None = None
 
         def run(connection: sqlite3.Connection) -> T:
             nonlocal tx
             tx = Tx(connection)
-            return rule(tx, *args, **kwargs)
+            return rule(tx)
 
         def announce() -> None:
             assert tx is not None
@@ -81,7 +88,7 @@ class Store:
             if tx.timers:
                 self.on_timer(tx.timers)
 
-        result: T = await self._writer.transact(run, announce)
+        result: T = await self._writer.transact(run, announce, patient=patient)
         return result
 
     async def secret(self) -> bytes:

@@ -28,9 +28,9 @@ class People:
         self._db.execute("DELETE FROM membership WHERE mxid = ? AND room = ?", (mxid, room))
 
     def name(self, mxid: str) -> str:
-        """The display name last seen, or the localpart."""
+        """The display name last seen, or the localpart; an account that is no Matrix id as it is."""
         row = self._db.execute("SELECT name FROM profile WHERE mxid = ?", (mxid,)).fetchone()
-        return row[0] if row else mxid[1:].partition(":")[0]
+        return row[0] if row else mxid.removeprefix("@").partition(":")[0]
 
     def named(self, mxid: str, name: str) -> None:
         self._db.execute("INSERT OR REPLACE INTO profile VALUES (?, ?)", (mxid, name))

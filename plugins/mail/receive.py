@@ -29,6 +29,7 @@ MOST_RECIPIENTS = 1000
 GRACE = 10.0  # seconds that a mail on its way may take when we stop
 CHUNK = 2**18  # octets read at once; nothing limits a line, whatever RFC 5321 4.5.3.1.6 says
 END = b"\r\n.\r\n"
+SENDER_OK, RECIPIENT_OK = "250 2.1.0 sender ok", "250 2.1.5 recipient ok"
 AT_ONCE = 8  # mails of the largest size that may be in memory together
 
 _PATH = re.compile(r"<(?:@[^<>:\s]*:)?([^<>\s\"]*)>(?:\s+(.*))?")
@@ -60,6 +61,8 @@ class Receiver:
         self._window = 0.0
 
     async def __aenter__(self) -> Receiver:
+        if not smtp.log.isEnabledFor(logging.DEBUG):  # it would write down every command: who writes to whom
+            smtp.log.setLevel(logging.WARNING)
         host, port = endpoint(self.config.listen)
         listen = asyncio.get_running_loop().create_server
         self._server = await listen(lambda: Session(self), host, port, reuse_address=True)
@@ -107,7 +110,7 @@ class Receiver:
             return self.too_large
         envelope.mail_from = sender
         envelope.mail_options.extend(options)
-        return "250 2.1.0 sender ok"
+        return SENDER_OK
 
     async def handle_RCPT(self, _s: Any, _session: Any, envelope: Transaction, address: str, _o: list[str]) -> str:
         scope = identity.mailbox_of(address, self._bridge.scopes())
@@ -119,7 +122,7 @@ class Receiver:
             return f"450 4.7.1 more than {self.config.rate} mails in 10 minutes, try again later"
         envelope.rcpt_tos.append(address)
         envelope.scopes[scope] = None
-        return "250 2.1.5 recipient ok"
+        return RECIPIENT_OK
 
     async def handle_exception(self, error: Exception) -> str:
         log.error("SMTP session failed", exc_info=error)
@@ -172,6 +175,7 @@ class Session(smtp.SMTP):
     def __init__(self, receiver: Receiver) -> None:
         self._receiver = receiver
         self._busy = False
+        self._unsent = b""
         self.gone: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         super().__init__(
             receiver,
@@ -218,7 +222,7 @@ class Session(smtp.SMTP):
 
     def _bye(self, answer: str) -> None:
         if self.transport is not None and not self.transport.is_closing():
-            cast(asyncio.WriteTransport, self.transport).write(answer.encode("ascii") + b"\r\n")
+            cast(asyncio.WriteTransport, self.transport).write(self._unsent + answer.encode("ascii") + b"\r\n")
             self.transport.close()
 
     def _timeout_cb(self) -> None:
@@ -230,6 +234,18 @@ class Session(smtp.SMTP):
             return match[1] or "<>", match[2] or ""
         address, rest = super()._getaddr(arg)
         return address, rest
+
+    async def push(self, status: Any) -> None:
+        """Answer. A yes with the client's next command behind it waits for that one's answer (RFC 2920 3.2).
+
+        Sending is the dearest part of a command, and relays send MAIL, RCPT and DATA together.
+        """
+        self._unsent += f"{status}\r\n".encode()
+        if status in (SENDER_OK, RECIPIENT_OK) and b"\n" in self._reader._buffer:  # type: ignore[attr-defined]
+            return
+        answers, self._unsent = self._unsent, b""
+        self._writer.write(answers)
+        await self._writer.drain()
 
     async def smtp_DATA(self, arg: str | None) -> None:
         if await self.check_helo_needed():

@@ -189,6 +189,11 @@ class Desk:
             with contextlib.suppress(Exception):  # the homeserver is away: whether it took it, the room will show
                 await self._employee.say(self._roots[root][0], f"!reply Dear customer, {mark}", thread=root)
 
+    def threads(self) -> int:
+        """How many conversations there are to answer in."""
+        self._look_around()
+        return len(self._roots)
+
     async def look_after(self) -> None:
         """What is visibly paused is sent, what visibly failed is tried again. What is invisible stays lost."""
         self._look_around()

@@ -13,6 +13,7 @@ from tests.crash.load import Customer, Desk, marks_in_sink
 from tests.crash.stage import Stage, staged
 from tests.crash.trouble import Killer, Trouble
 from tests.crash.verdict import Count, judge, stubs
+from tests.peers import until
 
 CALM = 240  # seconds in which everything must have arrived once nothing goes wrong any more
 
@@ -25,7 +26,8 @@ class Plan:
     seed: int
     seconds: float  # that the kills are spread over
     customers: int = 6
-    pause: float = 1.2  # seconds between two things that one person does, about
+    writing: float = 3  # seconds between two visits of a customer to our mail server, about
+    answering: float = 1.5  # seconds between two answers of an employee, about
 
 
 async def run(plan: Plan, folder: Path, say: Callable[[str], None]) -> Count:
@@ -33,7 +35,7 @@ async def run(plan: Plan, folder: Path, say: Callable[[str], None]) -> Count:
     began = time.monotonic()
     count = Count(seed=plan.seed)
     async with staged(folder, plan.seed) as stage:
-        say(f"seed {plan.seed}: {plan.kills} kills within about {plan.seconds / 60:.0f} minutes")
+        say(f"seed {plan.seed}: {plan.kills} kills within about {plan.seconds:.0f} s")
         stage.small()
         customers = [
             Customer(stage, f"c{number}", random.Random(f"{plan.seed} c{number}")) for number in range(plan.customers)
@@ -55,10 +57,12 @@ async def _storm(
     killer = Killer(stage, plan.kills, plan.seconds, plan.seed, say)
     over = asyncio.Event()
     async with asyncio.TaskGroup() as tasks:
-        working = [tasks.create_task(each.work(over.is_set, plan.pause)) for each in customers]
+        working = [tasks.create_task(each.work(over.is_set, plan.writing)) for each in customers]
         for desk in desks:
-            tasks.create_task(desk.work(over.is_set, plan.pause))
+            tasks.create_task(desk.work(over.is_set, plan.answering))
             tasks.create_task(_attend(desk, over))
+        await _first_words(stage, desks)
+        say("now the storm")
         troubling = tasks.create_task(trouble.work(over.is_set))
         await killer.work()
         over.set()
@@ -73,6 +77,16 @@ async def _storm(
     count.more |= {"attempts": sum(each.attempts for each in customers), "ended": killer.ended}
     count.more["faults"] = sum(trouble.struck.values())
     say(f"went wrong: {dict(sorted(trouble.struck.items()))}")
+
+
+async def _first_words(stage: Stage, desks: list[Desk]) -> None:
+    """Employees have something to answer before anything goes wrong."""
+    await stage.bridge.start()
+
+    async def heard() -> bool:
+        return all(desk.threads() >= 3 for desk in desks)
+
+    await until(heard, "the first mails in the rooms", timeout=60)
 
 
 async def _attend(desk: Desk, over: asyncio.Event) -> None:
@@ -107,11 +121,13 @@ async def _calm(
 
 async def _drain(stage: Stage, desks: list[Desk], say: Callable[[str], None]) -> None:
     """Until nothing waits in the bridge and every reply has left; what cannot, shows in the count."""
-    until = time.monotonic() + CALM
+    end = time.monotonic() + CALM
     told = 0.0
-    while time.monotonic() < until:
+    while time.monotonic() < end:
+        assert stage.bridge.running, f"the bridge ended by itself; its log ends:\n{stage.bridge.child.tail()}"
         queue = (await stage.status()).get("queue")
-        waiting = {name: rows for name, rows in (queue or {"?": 1}).items() if not name.endswith(" dead")}
+        known = {"what the bridge does not tell": 1} if queue is None else queue
+        waiting = {name: rows for name, rows in known.items() if not name.endswith(" dead")}
         missing = {reply.mark for desk in desks for reply in desk.replies()} - set(marks_in_sink(stage))
         if not waiting and not missing:
             return

@@ -140,7 +140,8 @@ class Killer:
         clock = asyncio.get_running_loop().time
         for number in range(self._kills):
             began = clock()
-            self.stage.bridge.child.start()
+            if not self.stage.bridge.running:
+                self.stage.bridge.child.start()
             if number in restarts and number:
                 await restarts[number]()
             if self._dice.random() < 0.75:
@@ -148,7 +149,9 @@ class Killer:
                 await asyncio.sleep(self._dice.uniform(0, 2) * max(0.5, self._each - (clock() - began)))
             else:  # it may not even have come to its senses
                 await asyncio.sleep(self._dice.uniform(0, 1.5))
-            self.ended += not self.stage.bridge.running
+            if not self.stage.bridge.running:
+                self.ended += 1
+                self._say(f"the bridge ended by itself: {self.stage.bridge.child.tail(1)}")
             self.stage.bridge.kill()
             self.done += 1
             if self.done % 10 == 0 or self.done == self._kills:

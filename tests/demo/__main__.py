@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import asyncio
 import contextlib
-import os
 import signal
 import sys
 from typing import Any
@@ -13,6 +12,7 @@ from typing import Any
 STORY_HOLD = 2.0  # seconds; nobody sits at the keyboard while the story is played
 PEOPLES_HOLD = 15.0  # the product's default
 INTERRUPTED = 130
+STOPPED = "\ndemo: stopped, nothing of it runs any more"
 
 
 def main() -> None:
@@ -31,33 +31,16 @@ def _options() -> argparse.Namespace:
 
 
 async def _stoppable(once: bool) -> int:
-    """Ctrl-C, SIGTERM and a closed terminal end the demo in order; a second time they end it at once."""
+    """Ctrl-C, SIGTERM and a closed terminal end the demo in order; a second time they hurry it."""
     playing = asyncio.create_task(_play(once))
     loop = asyncio.get_running_loop()
-    stopped = False
-
-    def stop() -> None:
-        nonlocal stopped
-        if stopped:
-            _end_at_once()
-        stopped = True
-        playing.cancel()
-
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-        loop.add_signal_handler(number, stop)
+        loop.add_signal_handler(number, playing.cancel)
     try:
         return await playing
     except asyncio.CancelledError:
-        print("\ndemo: stopped, nothing of it runs any more", flush=True)
+        print(STOPPED, flush=True)
         return INTERRUPTED
-
-
-def _end_at_once() -> None:
-    from tests.peers import children
-
-    for child in children():
-        child.kill()
-    os._exit(INTERRUPTED)
 
 
 async def _play(once: bool) -> int:
@@ -73,10 +56,13 @@ async def _play(once: bool) -> int:
             play = Play(opened, Checks(printer))
             await _story(printer, play)
             if not once:
-                await _stay(printer, play)
+                with contextlib.suppress(asyncio.CancelledError):  # Ctrl-C is how it ends
+                    await _stay(printer, play)
     except stage.Busy as error:
         print(f"demo: {error}", file=sys.stderr)
         return 1
+    if not once:
+        print(STOPPED, flush=True)
     if play.checks.failures:
         printer.line(f"The logs are in {stage.FOLDER}: bridge/passerelle.log, synapse/synapse.log, demo.log")
     return 1 if play.checks.failures else 0
@@ -105,7 +91,8 @@ async def _stay(printer: Any, play: Any) -> None:
     """Until somebody stops it."""
     from tests.demo.welcome import welcome
 
-    with printer.step(f"\n  the bridge starts again, now with a hold of {PEOPLES_HOLD:g} s"):
+    printer.line()
+    with printer.step(f"the bridge starts again, now with a hold of {PEOPLES_HOLD:g} s"):
         await play.stage.let_people_think(PEOPLES_HOLD)
     printer.line(welcome(play.stage))
     await asyncio.Event().wait()

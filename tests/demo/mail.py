@@ -31,8 +31,10 @@ def main() -> None:
     to = [address for _, address in getaddresses([str(message["To"])])]
     try:
         print(asyncio.run(post(note["host"], note["port"], options.sender, to, message)))
+    except aiosmtplib.SMTPRecipientsRefused as error:
+        sys.exit(f"Not taken: {error.recipients[0].code} {error.recipients[0].message}")
     except (OSError, aiosmtplib.SMTPException) as error:
-        sys.exit(f"Not taken: {error}")
+        sys.exit(f"Not taken: {error}. Does the demo run? make demo")
 
 
 def _options() -> argparse.Namespace:

@@ -99,6 +99,13 @@ class Thread:
         """Wait until a message is marked as accepted by the other side."""
         await self.alice.see(self.room, marks(event, "✉️"))
 
+    async def prove_nothing_more(self, count: int) -> None:
+        """After so many mails the next one is the one that is asked for now."""
+        word = self.word("the sentinel")
+        await self.say(f"!reply Sentinel {word}.")
+        await self.company.sink.wait_for(lambda mail: word in mail.text)
+        assert [word in mail.text for mail in self.company.sink.mails] == [False] * count + [True]
+
     async def prove(self) -> None:
         """The way out works, and of all that was tried nothing left: what was asked last leaves last."""
         word = self.word("the sentinel")

@@ -292,7 +292,7 @@ async def test_nothing_from_inside_comes_along_with_what_leaves(company: Company
 async def _(thread: Thread, secret: str) -> None:
     event = await thread.say(secret)
     await thread.outward(event, who=thread.bob)
-    await thread.bob.see(thread.room, says("Only alice can send this", thread.company.bot))
+    await thread.bob.see(thread.room, says("Only Alice can send this", thread.company.bot))
 
 
 @reacted("📤 on what the bot and the customer said")
@@ -301,7 +301,7 @@ async def _(thread: Thread, secret: str) -> None:
     notice = await thread.alice.see(thread.room, says("I do not know !unknown"))
     await thread.outward(notice["event_id"])
     await thread.outward(thread.root)
-    await thread.alice.see(thread.room, says("Only jane", thread.company.bot))
+    await thread.alice.see(thread.room, says("Only jane@customer.example", thread.company.bot))
 
 
 @reacted("📤 on a message outside any conversation, and in a thread that is none")
@@ -389,7 +389,7 @@ async def test_outsiders_in_the_room_can_make_nothing_leave(company: Company, ou
         await thread.alice.see(thread.room, says(f"{guest.mxid} may not"))
         await thread.alice.edit(thread.room, inside, secret)
         await thread.outward(own)  # an employee cannot send it either
-        await thread.alice.see(thread.room, says(f"Only {guest.name} can send this"))
+        await thread.alice.see(thread.room, says(f"Only {guest.name.capitalize()} can send this"))
     await thread.prove()
 
 
@@ -404,7 +404,7 @@ async def test_an_outsider_neither_sends_nor_changes_what_waits(company: Company
             await thread.outward(event, who=guest)
             await guest.edit(thread.room, event, f"!reply {thread.secret('an edit by a guest')}")
     await thread.say("!send", who=thread.bob)
-    await thread.bob.see(thread.room, says("Only alice can send this"))
+    await thread.bob.see(thread.room, says("Only Alice can send this"))
     await thread.say("!cancel", who=thread.bob)
     await company.reconfigure(outward={"hold": 0.2})
     await thread.prove()
@@ -427,7 +427,7 @@ async def test_a_plain_reply_reaches_nobody_but_those_of_the_last_message(compan
     await write(JANE, "With copies", in_reply_to=ours, cc=["carl@elsewhere.example"])
     await company.deliver(_blind(ours), "jane@customer.example")
     await company.alice.see(company.room, says("Blind copies"))
-    await write("Mallory <mallory@evil.example>", "Let me in", in_reply_to=ours, references=(ours,))
+    await write("Mallory <mallory@evil.example>", "Let me in", in_reply_to="<blind@customer.example>")
     await company.alice.see(company.room, says("mallory@evil.example is not part of this conversation"))
     inside = await thread.say("We know more than that", who=thread.bob)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import secrets
 import time
 from collections import Counter, defaultdict
 from collections.abc import Callable
@@ -137,6 +138,7 @@ class Homeserver:
         self.unknown: Counter[str] = Counter()
         self.repeats = 0
         self._numbers = getattr(self, "_numbers", 0)
+        self._life = secrets.token_hex(8)
 
     def answer(self, method: str, target: str, body: bytes, type: str) -> Answer:
         path, _, query = target.partition("?")
@@ -340,9 +342,9 @@ class Homeserver:
         return event
 
     def _number(self) -> str:
-        """The next id, as long as real ones."""
+        """The next id, as long as real ones, and as unlike those of an earlier life."""
         self._numbers += 1
-        return f"{self._numbers:043x}"
+        return f"{self._life}{self._numbers:027x}"
 
 
 def _said(**values: Any) -> Answer:

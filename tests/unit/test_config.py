@@ -1,0 +1,287 @@
+"""The configuration: the example is whole and loads, every mistake is told at once, secrets never are."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any, get_args
+
+import pytest
+import yaml
+from pydantic import BaseModel
+
+from bridge.config import Config, ConfigError, load
+from plugins.mail.config import Config as MailConfig
+from tests.peers import ROOT
+
+EXAMPLE = ROOT / "config" / "passerelle.yaml"
+SECRETS = {
+    "PASSERELLE_AS_TOKEN": "as-secret-4711",
+    "PASSERELLE_HS_TOKEN": "hs-secret-4711",
+    "PASSERELLE_SMTP_PASSWORD": "smtp-secret-4711",
+}
+
+
+def example() -> dict[str, Any]:
+    """The example's settings, as YAML has them."""
+    loaded: dict[str, Any] = yaml.safe_load(EXAMPLE.read_text())
+    return loaded
+
+
+def loaded(path: Path, settings: Any, environment: dict[str, str] | None = None) -> Config:
+    """These settings, from a file."""
+    path = path / "passerelle.yaml"
+    path.write_text(settings if isinstance(settings, str) else yaml.safe_dump(settings))
+    return load(path, SECRETS if environment is None else environment)[0]
+
+
+def problems(path: Path, settings: Any, environment: dict[str, str] | None = None) -> list[str]:
+    """What is said against these settings."""
+    with pytest.raises(ConfigError) as refused:
+        loaded(path, settings, environment)
+    return refused.value.problems
+
+
+def inside(path: Path, **section: Any) -> Config:
+    """The example with another `inside`."""
+    return loaded(path, example() | {"inside": section})
+
+
+# --- the example
+
+
+def test_the_example_configuration_loads_with_its_secrets_in_the_environment() -> None:
+    config, connectors = load(EXAMPLE, SECRETS)
+    assert config.appservice.as_token.get_secret_value() == "as-secret-4711"
+    assert config.data == EXAMPLE.parent / "data"
+    kind, mail = connectors["mail"]
+    assert kind.Config is MailConfig
+    assert isinstance(mail, MailConfig)
+    assert mail.smarthost.secret() == "smtp-secret-4711"
+    assert {mapping.scope for mapping in config.mappings} == mail.addresses
+
+
+def test_every_setting_is_explained_in_the_example() -> None:
+    everything = documented()
+    assert undocumented(Config, everything) == []
+    assert undocumented(MailConfig, everything["connectors"]["mail"]) == []
+
+
+def test_what_the_example_shows_as_a_default_is_the_default() -> None:
+    """Commented settings show defaults, apart from those that have none worth showing."""
+    samples = {"users", "hostname", "authserv_id", "certificate", "key", "ca_file", "password_file", "password_env"}
+    shown = [
+        (match[1], yaml.safe_load(match[2]))
+        for line in EXAMPLE.read_text().splitlines()
+        if (match := re.match(r" *#([a-z_]+): (.+)", line)) and match[1] not in samples
+    ]
+    assert len(shown) > 15
+    wrong = [(key, value) for key, value in shown if value not in defaults(key)]
+    assert wrong == []
+
+
+def test_the_registration_sample_fits_the_example() -> None:
+    registration = yaml.safe_load((ROOT / "registration.yaml").read_text())
+    config, _ = load(EXAMPLE, SECRETS)
+    users = [namespace["regex"] for namespace in registration["namespaces"]["users"]]
+    ghost = f"{config.ghost_prefix}mail_jane=40customer.example:{config.homeserver.server_name}"
+    sender = f"@{registration['sender_localpart']}:{config.homeserver.server_name}"
+    assert registration["id"] == config.appservice.id
+    assert registration["url"] == f"http://{config.appservice.listen}"
+    assert all(any(re.fullmatch(regex, mxid) for regex in users) for mxid in (config.bot_mxid, ghost))
+    assert not any(re.fullmatch(regex, sender) for regex in users)
+    assert not any(re.fullmatch(regex, "@alice:company.example") for regex in users)
+    assert all(each["exclusive"] for kind in registration["namespaces"].values() for each in kind)
+    assert registration["namespaces"]["aliases"]
+    assert registration["rate_limited"] is False
+    assert registration["org.matrix.msc3202"] is registration["io.element.msc4190"] is True
+    assert "PLACEHOLDER" in registration["as_token"]
+    assert "PLACEHOLDER" in registration["hs_token"]
+
+
+def documented() -> dict[str, Any]:
+    """The example with every setting that it shows as a comment ("#key: value")."""
+    tree: dict[str, Any] = yaml.safe_load(re.sub(r"(?m)^( *)#(?=[a-z_]+:)", r"\1", EXAMPLE.read_text()))
+    return tree
+
+
+def undocumented(model: type[BaseModel], shown: dict[str, Any], path: str = "") -> list[str]:
+    """Settings of the model, and of the models in it, that are missing in `shown`."""
+    missing = []
+    for key, field in model.model_fields.items():
+        inner = next((each for each in parts(field.annotation) if issubclass(each, BaseModel)), None)
+        if key not in shown:
+            missing.append(f"{path}{key}")
+        elif inner is not None:
+            value = shown[key][0] if isinstance(shown[key], list) else shown[key]
+            missing += undocumented(inner, value, f"{path}{key}.")
+    return missing
+
+
+def parts(annotation: Any) -> list[type]:
+    """The classes in a type, e.g. of tuple[Mailbox, ...]."""
+    found = [part for argument in get_args(annotation) for part in parts(argument)]
+    return [*found, annotation] if isinstance(annotation, type) else found
+
+
+def defaults(key: str) -> list[Any]:
+    """The defaults of every setting of that name, as YAML would have them."""
+    models = [Config, MailConfig]
+    found: list[Any] = []
+    while models:
+        for name, field in models.pop().model_fields.items():
+            models += [part for part in parts(field.annotation) if issubclass(part, BaseModel)]
+            if name == key and not field.is_required():
+                value = field.get_default(call_default_factory=True)
+                found += [sorted(value) if isinstance(value, frozenset) else value]
+    return [*found, "25 MB"] if key == "max_size" else found
+
+
+# --- mistakes
+
+
+def test_every_mistake_is_told_at_once(tmp_path: Path) -> None:
+    wrong = example()
+    wrong["homeserver"]["url"] = "matrix.company.example"
+    wrong["outward"]["hold"] = -1
+    wrong["mappings"][0]["room"] = "support"
+    wrong["connectors"]["mail"]["mailboxes"][0]["address"] = "support"
+    wrong["connectors"]["mail"]["smarthost"]["port"] = 99999
+    said = "\n".join(problems(tmp_path, wrong, {}))
+    for place in (
+        "homeserver.url: ",
+        "outward.hold: ",
+        "mappings.0.room: ",
+        "connectors.mail.mailboxes.0.address: ",
+        "connectors.mail.smarthost.port: ",
+        "${PASSERELLE_AS_TOKEN}: ",
+        "${PASSERELLE_SMTP_PASSWORD}: ",
+    ):
+        assert place in said
+
+
+def test_an_unknown_key_is_an_error_wherever_it_is(tmp_path: Path) -> None:
+    wrong = example()
+    wrong["languages"] = "en"
+    wrong["outward"]["holds"] = 3
+    wrong["connectors"]["mail"]["listens"] = "here"
+    wrong["connectors"]["mail"]["smarthost"]["passwort"] = "x"
+    said = problems(tmp_path, wrong)
+    expected = ("languages: ", "outward.holds: ", "connectors.mail.listens: ", "connectors.mail.smarthost.passwort: ")
+    assert len(said) == len(expected)
+    assert all(any(line.startswith(place) for line in said) for place in expected)
+
+
+def test_a_mapping_to_an_unknown_connector_is_an_error(tmp_path: Path) -> None:
+    wrong = example()
+    wrong["mappings"][0]["connector"] = "mial"
+    assert any("not configured: mial" in line for line in problems(tmp_path, wrong))
+
+
+def test_an_unknown_plugin_is_an_error_that_names_the_known_ones(tmp_path: Path) -> None:
+    wrong = example()
+    wrong["connectors"]["mail"]["plugin"] = "pigeon"
+    assert [
+        line for line in problems(tmp_path, wrong) if line.startswith("connectors.mail.plugin: ") and "mail" in line
+    ]
+
+
+@pytest.mark.parametrize("text", ["", "- a list", "just text", "a: {b", "\x00"])
+def test_a_file_that_is_no_configuration_is_told_in_a_line(tmp_path: Path, text: str) -> None:
+    assert len(problems(tmp_path, text)) == 1
+
+
+def test_a_file_that_is_not_there_is_told_by_its_name(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"absent\.yaml"):
+        load(tmp_path / "absent.yaml", {})
+
+
+# --- secrets
+
+
+def test_no_mistake_shows_a_secret(tmp_path: Path) -> None:
+    wrong = example()
+    wrong["appservice"]["as_tokn"] = "${PASSERELLE_AS_TOKEN}"
+    wrong["appservice"]["hs_token"] = ["${PASSERELLE_HS_TOKEN}"]
+    wrong["connectors"]["mail"]["smarthost"] |= {"password": {"is": "smtp-secret-4711"}, "password_file": "/nowhere"}
+    said = problems(tmp_path, wrong)
+    assert len(said) >= 3
+    assert "secret-4711" not in "\n".join(said)
+
+
+def test_a_file_that_cannot_be_read_as_yaml_does_not_show_the_line_with_the_secret(tmp_path: Path) -> None:
+    said = problems(tmp_path, 'appservice:\n  as_token: "as-secret-4711\n  hs_token: b: hs-secret-4711\n')
+    assert "secret-4711" not in "\n".join(said)
+    assert "line" in said[0]
+
+
+def test_a_loaded_configuration_does_not_print_its_secrets() -> None:
+    config, connectors = load(EXAMPLE, SECRETS)
+    assert "secret-4711" not in repr(config) + repr(connectors) + str(config.model_dump())
+
+
+# --- who is inside
+
+
+@pytest.mark.parametrize(
+    "mxid",
+    [
+        "@passerelle:company.example",
+        "@_passerelle_mail_jane=40customer.example:company.example",
+        "@_passerelle_:company.example",
+    ],
+)
+def test_the_bot_and_ghosts_are_ours_and_never_inside(tmp_path: Path, mxid: str) -> None:
+    config = inside(tmp_path, users=[mxid])
+    assert config.is_ours(mxid)
+    assert not config.is_inside(mxid)
+
+
+@pytest.mark.parametrize(
+    "mxid",
+    [
+        "@_passerelle_mail_jane=40customer.example:evil.example",
+        "@passerelle:evil.example",
+        "@passerelle2:company.example",
+        "@_passerelle_x:company.example.evil.example",
+    ],
+)
+def test_a_user_who_only_looks_like_a_ghost_is_not_ours(tmp_path: Path, mxid: str) -> None:
+    assert not inside(tmp_path).is_ours(mxid)
+
+
+def test_people_of_our_own_server_are_inside_and_of_others_are_not(tmp_path: Path) -> None:
+    config = inside(tmp_path)
+    assert config.is_inside("@alice:company.example")
+    for stranger in (
+        "@alice:elsewhere.example",
+        "@alice:company.example:8448",
+        "@alice:company.example.evil",
+        "alice",
+        "",
+    ):
+        assert not config.is_inside(stranger)
+
+
+def test_a_mail_domain_inside_makes_no_matrix_server_inside(tmp_path: Path) -> None:
+    assert not inside(tmp_path, domains=["elsewhere.example"]).is_inside("@alice:elsewhere.example")
+
+
+def test_named_servers_and_users_are_inside(tmp_path: Path) -> None:
+    config = inside(tmp_path, servers=["branch.example"], users=["@partner:elsewhere.example"])
+    assert config.is_inside("@anyone:branch.example")
+    assert config.is_inside("@partner:elsewhere.example")
+    assert not config.is_inside("@partner2:elsewhere.example")
+
+
+def test_excepted_users_are_outside_by_id_and_by_beginning(tmp_path: Path) -> None:
+    config = inside(
+        tmp_path,
+        servers=["branch.example"],
+        users=["@_slack_boss:company.example"],
+        except_users=["@intern:company.example", "@_slack_*"],
+    )
+    for outside in ("@intern:company.example", "@_slack_boss:company.example", "@_slack_a:branch.example"):
+        assert not config.is_inside(outside)
+    assert config.is_inside("@intern2:company.example")
+    assert config.is_inside("@slack:company.example")
