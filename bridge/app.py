@@ -37,6 +37,7 @@ from bridge.places import Places
 from bridge.queue import Line, Queue
 from bridge.store import Store, Tx
 from bridge.texts import Texts
+from bridge.web.admin import admin, socket_of
 
 log = logging.getLogger(__name__)
 
@@ -119,7 +120,7 @@ class Bridge:
         """The bot exists on the homeserver; then its rooms are read, again and again."""
         while not self._registered:
             try:
-                await self.ghosts.register(self.config.bot_mxid)
+                await self.ghosts.introduce_bot()
                 self._registered = True
             except (Unavailable, Deferred, OSError) as error:
                 log.warning("the homeserver does not know the bot yet: %s", error)
@@ -139,8 +140,6 @@ class Bridge:
 
     @contextlib.asynccontextmanager
     async def _listening(self) -> AsyncIterator[None]:
-        from bridge.web.admin import admin
-
         token = self.config.appservice.hs_token.get_secret_value()
         app = routes(token, self.config.appservice.max_body, self.heard, self.ghosts.knows, self.trouble)
         public, private = (
@@ -149,7 +148,7 @@ class Bridge:
         await public.setup()
         await private.setup()
         host, _, port = self.config.appservice.listen.rpartition(":")
-        socket = self.config.data / "admin.sock"
+        socket = socket_of(self.config.data)
         socket.unlink(missing_ok=True)
         try:
             await web.TCPSite(public, host.strip("[]"), int(port), reuse_address=True).start()

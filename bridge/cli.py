@@ -14,6 +14,7 @@ from typing import Any
 import aiohttp
 
 from bridge import __version__, app, config, store
+from bridge.web.admin import socket_of
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -80,7 +81,7 @@ def _dead_letters(options: argparse.Namespace) -> int:
 
 async def _on_letters(settings: config.Config, connectors: dict[str, Any], what: str, uid: str) -> int:
     """Ask the running bridge; when none runs, do it on the store itself."""
-    socket = settings.data / "admin.sock"
+    socket = socket_of(settings.data)
     if not await _answers(socket):
         async with app.opened(settings, connectors) as bridge:
             return await _act(what, uid, bridge.dead_letters, bridge.replay)

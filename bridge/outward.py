@@ -73,6 +73,8 @@ class Outward:
             seconds = self._config.outward.hold
             tx.queue.move(uid, "held", hold=seconds)
             tx.timers.append((uid, seconds))
+        elif delivery.state == "paused":  # perhaps while the preview was on its way: what it says may be too old
+            self._say_paused(tx, delivery, draft)
         self._mark(tx, delivery, draft, HELD)
 
     def footer(self, delivery: Delivery) -> str:
@@ -184,13 +186,14 @@ class Outward:
     def pause(self, tx: Tx, delivery: Delivery, why: str) -> None:
         """It stays until somebody says `!send`."""
         tx.queue.move(delivery.uid, "paused", error=why)
-        paused = replace(delivery, state="paused", error=why)
-        draft = payload.load(Draft, delivery.payload)
-        body, html = preview(draft, self._say, self.footer(paused))
+        self._say_paused(tx, replace(delivery, state="paused", error=why), payload.load(Draft, delivery.payload))
+
+    def _say_paused(self, tx: Tx, delivery: Delivery, draft: Draft) -> None:
         event = tx.queue.preview_of(delivery.uid)
-        if event:
+        if event:  # else it is said when the preview is in the room
+            body, html = preview(draft, self._say, self.footer(delivery))
             self._places.post(tx, Reword(draft.room, event, body, html), delivery.conversation)
-            self._notice(tx, delivery, draft, self.footer(paused), mentions=(draft.author,))
+            self._notice(tx, delivery, draft, self.footer(delivery), mentions=(draft.author,))
 
     def pause_all(self, tx: Tx, conversation: Conversation, why: str) -> None:
         """Somebody outside wrote meanwhile: what is asked or held in the conversation waits for a second look."""

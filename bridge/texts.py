@@ -142,7 +142,7 @@ CATALOGUE: dict[str, tuple[str, str]] = {
     ),
     "nothing-held": ("Nothing is waiting to leave here.", "Rien n'attend de partir ici."),
     "nothing-failed": ("Nothing failed here.", "Rien n'a échoué ici."),
-    "retrying": ("Trying again: {count} deliveries.", "Nouvel essai : {count} envois."),
+    "retrying": ("Trying again ({count}).", "Nouvel essai ({count})."),
     "no-original": ("No message from outside is known here.", "Aucun message extérieur n'est connu ici."),
     "original-gone": (
         "The original is no longer kept (retention is over).",
@@ -176,6 +176,10 @@ CATALOGUE: dict[str, tuple[str, str]] = {
         "write in it stays inside until you !reply or put 📤 on your message. !help says more.",
         "Je relie ce salon au courrier et aux outils. Ici : {scopes}. Ce qui vient de l'extérieur ouvre un fil ; ce "
         "que vous y écrivez reste interne jusqu'à !reply ou 📤. !help en dit plus.",
+    ),
+    "hello-management": (
+        "I tell operators here what needs a person: what could not be delivered, and who does not answer.",
+        "Je signale ici aux opérateurs ce qui demande une personne : envois impossibles, serveurs muets.",
     ),
     "hello-unmapped": (
         "I tie rooms to mail and business tools. This room is not mapped yet: an administrator adds it under "

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import base64
 import hashlib
+import logging
 import re
 from collections import OrderedDict
 from collections.abc import AsyncIterator
@@ -18,9 +19,9 @@ from bridge.matrix.client import DEVICE, Client
 from bridge.model import Author, Deferred, Unavailable
 from bridge.store import Store
 
-LONGEST = (
-    200  # characters of an encoded localpart; a user id has at most 255 bytes (spec, appendix "Common identifier")
-)
+log = logging.getLogger(__name__)
+
+LONGEST = 200  # characters of an encoded localpart; a user id has at most 255 bytes (spec, "User Identifiers")
 _PLAIN = re.compile(r"[^a-z0-9._-]")
 MOST_CLIENTS = 10_000
 
@@ -101,9 +102,26 @@ class Ghosts:
     async def _introduce(self, mxid: str, author: Author) -> None:
         name = display_name(author)
         await self.register(mxid)
-        await self.client(mxid).call("PUT", f"_matrix/client/v3/profile/{mxid}/displayname", {"displayname": name})
+        await self._name(mxid, name)
         await self._store.transact(lambda tx: tx.people.registered(mxid, author.realm, author.account, name))
         self._names[mxid] = name
+
+    async def introduce_bot(self) -> None:
+        """The bot exists, and has a name that people can read."""
+        mxid, name = self._config.bot_mxid, "Passerelle"
+        await self.register(mxid)
+        if self._names.get(mxid) != name:
+            await self._name(mxid, name)
+            await self._store.transact(lambda tx: tx.people.registered(mxid, "", "", name))
+            self._names[mxid] = name
+
+    async def _name(self, mxid: str, name: str) -> None:
+        """Give it a name that people can read; a homeserver that forbids names must not stop the mail."""
+        path = f"_matrix/client/v3/profile/{mxid}/displayname"
+        try:
+            await self.client(mxid).call("PUT", path, {"displayname": name})
+        except MatrixRequestError as error:
+            log.warning("%s cannot be named: %s", mxid, error)
 
     async def register(self, mxid: str) -> None:
         """Make the user and its device; both may exist already."""

@@ -225,11 +225,18 @@ class Rooms:
         await self.prepare(room)
         self.look()
         scopes = sorted({mapping.scope for mapping in self._places.mappings_of(room)})
-        lines = [self._say("hello", scopes=", ".join(scopes))] if scopes else [self._say("hello-unmapped", room=room)]
+        lines = [self._hello(room, scopes)]
         lines += [self._say("lacks-right", right=self._say(right)) for right in await self.missing_rights(room)]
         await self._store.transact(
             lambda tx: self._places.post(tx, Post(room, "\n".join(lines), notice=True, mentions=(sender,)))
         )
+
+    def _hello(self, room: str, scopes: list[str]) -> str:
+        if scopes:
+            return self._say("hello", scopes=", ".join(scopes))
+        if room == self._places.management:
+            return self._say("hello-management")
+        return self._say("hello-unmapped", room=room)
 
     async def missing_rights(self, room: str) -> list[str]:
         """What the bot cannot do here, as keys of the catalogue."""

@@ -2,12 +2,28 @@
 
 from __future__ import annotations
 
+import hashlib
+import os
+import tempfile
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from aiohttp import web
 
 if TYPE_CHECKING:
     from bridge.app import Bridge
+
+
+LONGEST = 100  # bytes of a Unix socket's path; the kernel takes 107 (unix(7))
+
+
+def socket_of(data: Path) -> Path:
+    """Where the admin socket of that data folder is; in the temporary folder when the path would be too long."""
+    socket = data / "admin.sock"
+    if len(os.fsencode(socket)) <= LONGEST:
+        return socket
+    name = hashlib.sha256(os.fsencode(data.absolute())).hexdigest()[:24]
+    return Path(tempfile.gettempdir()) / f"passerelle-{name}.sock"
 
 
 def admin(bridge: Bridge) -> web.Application:

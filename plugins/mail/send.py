@@ -227,7 +227,8 @@ async def _offer(client: SMTP, recipient: Address, address: str, outcome: Outcom
 
 
 def _nobody(outcome: Outcome) -> NoReturn:
-    answers = "; ".join(f"{who.account}: {said}" for who, said in [*outcome.deferred, *outcome.refused])
+    said = [*outcome.deferred, *outcome.refused]
+    answers = "; ".join(f"{who.account}: {answer}" for who, answer in said) if len(said) != 1 else said[0][1]
     raise Deferred(answers) if outcome.deferred else Rejected(answers or "there is no recipient")
 
 

@@ -72,7 +72,9 @@ async def _empty(path: Path) -> None:
 
 def _know(connection: sqlite3.Connection, known: int) -> None:
     """Indexes are made afterwards: that is many times faster."""
-    indexes = connection.execute("SELECT name, sql FROM sqlite_master WHERE type = 'index' AND sql IS NOT NULL").fetchall()
+    indexes = connection.execute(
+        "SELECT name, sql FROM sqlite_master WHERE type = 'index' AND sql IS NOT NULL"
+    ).fetchall()
     for name, _ in indexes:
         connection.execute(f"DROP INDEX {name}")
     values = {"first": max(1, int(known * FIRST_MAILS)), "known": known, "now": time.time(), "memo": "x" * 250}
@@ -89,7 +91,9 @@ def _know(connection: sqlite3.Connection, known: int) -> None:
 def _queue(connection: sqlite3.Connection, queued: int) -> None:
     """Half for a smarthost that is down, half for rooms, in lanes whose next attempt is an hour away."""
     now = time.time()
-    row = "INSERT INTO queue (uid, lane, destination, kind, payload, state, conversation, created, attempts, due) VALUES"
+    row = (
+        "INSERT INTO queue (uid, lane, destination, kind, payload, state, conversation, created, attempts, due) VALUES"
+    )
     for n in range(queued // 2):
         room, conversation = f"!bench{n % 50:02d}:company.example", 1 + n % 20_000
         post = Post(room, "words " * 100, author=Author("mail", f"customer0.box{n % 50:02d}@customers.example"))
