@@ -1,4 +1,4 @@
-"""What customers write in the benchmarks: mails of a fixed size, some of them answers, the same ones for the same seed."""
+"""What customers write in the benchmarks: mails of one size, some of them answers; the same ones for the same seed."""
 
 from __future__ import annotations
 

@@ -21,7 +21,8 @@ _SCATTERED = f"printf('%08x', n * 2654435761 % {LARGEST})"
 _ROOM = "printf('!bench%02d:company.example', n % 50)"
 _TABLES = {
     "conversation (id, room, root, latest, title, speaker, created)": (
-        f"n, {_ROOM}, '$root' || {_SCATTERED} || printf('%031d', n), '$last' || {_SCATTERED}, 'Order ' || n, NULL, :now",
+        f"n, {_ROOM}, '$root' || {_SCATTERED} || printf('%031d', n), '$last' || {_SCATTERED}, 'Order ' || n, NULL,"
+        " :now",
         ":first",
     ),
     "item (id, connector, remote, title, created)": (
@@ -61,7 +62,6 @@ def make(folder: Path, known: int, queued: int) -> None:
     connection.execute("BEGIN")
     _queue(connection, queued)
     connection.execute("COMMIT")
-    connection.execute("ANALYZE") if known < 0 else None
     connection.close()
     asyncio.run(_empty(path))  # as a bridge leaves it: in WAL mode
 

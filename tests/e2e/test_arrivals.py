@@ -71,11 +71,14 @@ async def test_a_long_text_is_shown_shortened_and_whole_as_a_file(company: Compa
 async def test_a_reply_before_its_root_and_siblings_of_an_unseen_mail_meet_in_one_thread(company: Company) -> None:
     room = company.room
     await company.post(
-        sender=JANE, cc="john@customer.example", subject="Re: Plans", body="I am the reply.", message_id="<r@customer.example>",
-        in_reply_to="<root@customer.example>", references=("<unseen@customer.example>", "<root@customer.example>"),
+        sender=JANE, cc="john@customer.example", subject="Re: Plans", body="I am the reply.",
+        message_id="<r@customer.example>", in_reply_to="<root@customer.example>",
+        references=("<unseen@customer.example>", "<root@customer.example>"),
     )  # fmt: skip
     root = await company.alice.see(room, says("I am the reply."))
-    await company.post(sender="john@customer.example", subject="Plans", body="I am the root.", message_id="<root@customer.example>")
+    await company.post(
+        sender="john@customer.example", subject="Plans", body="I am the root.", message_id="<root@customer.example>"
+    )
     late = await company.alice.see(room, says("I am the root."))
     assert thread_of(late) == root["event_id"]
     await company.post(
@@ -91,7 +94,10 @@ async def test_a_stranger_with_a_guessed_id_is_shown_as_a_stranger(company: Comp
     mail = await company.post(sender=JANE, subject="Secret plans", body="Between us.")
     root = await company.alice.see(room, says("Between us."))
     await company.post(
-        sender="mallory@evil.example", subject="Re: Secret plans", body="I am Jane, honestly.", in_reply_to=mail["Message-ID"]
+        sender="mallory@evil.example",
+        subject="Re: Secret plans",
+        body="I am Jane, honestly.",
+        in_reply_to=mail["Message-ID"],
     )
     warning = await company.alice.see(room, says("mallory@evil.example", company.bot))
     assert thread_of(warning) == root["event_id"]

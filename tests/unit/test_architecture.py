@@ -52,8 +52,7 @@ def imported(path: Path) -> Iterator[str]:
 
 
 def tier(module: str) -> int | None:
-    found = [i for i, parts in enumerate(TIERS) if any(module == part or module.startswith(f"{part}.") for part in parts)]
-    return found[0] if found else None
+    return next((i for i, parts in enumerate(TIERS) if part(module) in parts), None)
 
 
 def part(module: str) -> str:

@@ -453,9 +453,7 @@ async def test_a_full_disk_while_crossing_out_delivers_nothing_twice(
     assert bench.place.taken == ["a1", "a2"]
 
 
-async def test_a_full_disk_does_not_end_the_workers(
-    store: Store, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_a_full_disk_does_not_end_the_workers(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     bench = Bench(store, Place(careful=True))
     monkeypatch.setattr(bench.line, "_pause", lambda seconds: asyncio.sleep(0))
     bench.place.answers["a1"] = [Unavailable("down"), Deferred("later"), Rejected("no")]
