@@ -27,6 +27,8 @@ def main(arguments: list[str] | None = None) -> None:
         sys.exit("The configuration cannot be used:\n  " + "\n  ".join(error.problems))
     except store.StoreBusy as error:
         sys.exit(str(error))
+    except store.Error as error:
+        sys.exit(f"The database cannot be used: {error}")
 
 
 def _parser() -> argparse.ArgumentParser:

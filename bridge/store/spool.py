@@ -16,6 +16,7 @@ from bridge.model import File, Rejected
 
 SMALL = 64 * 1024  # below this a row of the same commit is cheaper than a file with its own fsync
 CHUNK = 256 * 1024
+INCOMING = "incoming-"  # begins the names of files that are not whole yet
 
 Transact = Callable[[Callable[[sqlite3.Connection], Any]], Awaitable[Any]]
 
@@ -27,6 +28,8 @@ class DiskSpool:
         self.folder = folder
         self._transact = transact
         folder.mkdir(parents=True, exist_ok=True)
+        for unfinished in folder.glob(f"{INCOMING}*"):  # of a life that was cut short
+            unfinished.unlink(missing_ok=True)
 
     async def keep(self, name: str, type: str, data: bytes) -> File:
         """Keep `data`. A small file is written with the commit of the envelope that carries it."""
@@ -39,7 +42,7 @@ class DiskSpool:
     async def keep_stream(self, name: str, type: str, chunks: AsyncIterator[bytes], limit: int) -> File:
         """Keep what comes in chunks, never whole in memory. Raises `Rejected` above `limit` bytes."""
         digest, size = hashlib.sha256(), 0
-        handle, temporary = tempfile.mkstemp(dir=self.folder, prefix="incoming-")
+        handle, temporary = tempfile.mkstemp(dir=self.folder, prefix=INCOMING)
         try:
             with os.fdopen(handle, "wb") as out:
                 async for chunk in chunks:
@@ -98,11 +101,14 @@ class DiskSpool:
         if place.exists():  # the same content again: it lives as long as the newer message
             os.utime(place, (time.time(), time.time()))
             return
-        handle, temporary = tempfile.mkstemp(dir=self.folder, prefix="incoming-")
-        with os.fdopen(handle, "wb") as out:
-            out.write(data)
-            _settle(out)
-        self._adopt(Path(temporary), digest)
+        handle, temporary = tempfile.mkstemp(dir=self.folder, prefix=INCOMING)
+        try:
+            with os.fdopen(handle, "wb") as out:
+                out.write(data)
+                _settle(out)
+            self._adopt(Path(temporary), digest)
+        finally:
+            Path(temporary).unlink(missing_ok=True)
 
     def _adopt(self, temporary: Path, digest: str) -> None:
         place = self._place(digest)

@@ -6,12 +6,25 @@ import hashlib
 import os
 import tempfile
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import Any, Protocol
 
 from aiohttp import web
 
-if TYPE_CHECKING:
-    from bridge.app import Bridge
+
+class Running(Protocol):
+    """What the command line may ask of a running bridge."""
+
+    def trouble(self) -> dict[str, str]:
+        """What is not ready, by name."""
+
+    async def depth(self) -> dict[str, int]:
+        """Rows of the queue by "destination state"."""
+
+    async def dead_letters(self) -> list[dict[str, Any]]:
+        """Every delivery given up."""
+
+    async def replay(self, uid: str) -> bool:
+        """Try one again; False when there is none of that name."""
 
 
 LONGEST = 100  # bytes of a Unix socket's path; the kernel takes 107 (unix(7))
@@ -26,7 +39,7 @@ def socket_of(data: Path) -> Path:
     return Path(tempfile.gettempdir()) / f"passerelle-{name}.sock"
 
 
-def admin(bridge: Bridge) -> web.Application:
+def admin(bridge: Running) -> web.Application:
     """GET /status, GET /dead-letters, POST /dead-letters/{uid}/replay."""
 
     async def status(_: web.Request) -> web.Response:

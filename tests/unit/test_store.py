@@ -198,11 +198,13 @@ async def test_a_migration_that_fails_leaves_the_database_as_it_was(
 async def test_a_database_of_a_newer_version_is_refused_and_no_thread_stays(tmp_path: Path) -> None:
     async with opened(tmp_path) as store:
         await between_commits(store, f"PRAGMA user_version = {len(SCRIPTS) + 1}")
-    threads = threading.active_count()
+    before = set(threading.enumerate())
     with pytest.raises(sqlite3.DatabaseError, match="newer version"):
         async with opened(tmp_path):
             pass
-    assert threading.active_count() <= threads
+    for thread in set(threading.enumerate()) - before:
+        await asyncio.to_thread(thread.join, 5)
+        assert not thread.is_alive() or thread.name.startswith("asyncio_")
 
 
 async def test_a_second_process_is_refused(tmp_path: Path) -> None:
@@ -330,3 +332,10 @@ async def test_a_write_that_fails_leaves_no_half_file(store: Store, monkeypatch:
     with pytest.raises(OSError, match="No space left"):
         await store.spool.keep("a", "text/plain", b"x" * (SMALL + 1))
     assert list(store.spool.folder.glob("**/*")) == []
+
+
+async def test_half_files_of_a_life_that_was_cut_short_are_removed(tmp_path: Path) -> None:
+    (tmp_path / "spool").mkdir()
+    (tmp_path / "spool" / "incoming-abc").write_bytes(b"half")
+    async with opened(tmp_path) as store:
+        assert list(store.spool.folder.iterdir()) == []
