@@ -92,6 +92,10 @@ class Connector:
         """Who receives an answer to that message. Pure; raises `Rejected` when nobody may be answered."""
         raise Rejected(f"{self.name} cannot answer messages")
 
+    def title(self, title: str) -> str:
+        """What an answer to something of that title is called, as its preview shows it. Pure."""
+        return title
+
     def recipients(self, words: Sequence[str]) -> Recipients:
         """Read recipients that an employee typed. Pure; raises `Rejected` saying which word is no recipient."""
         raise Rejected(f"{self.name} takes no recipients")

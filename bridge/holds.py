@@ -6,12 +6,16 @@ import asyncio
 import contextlib
 import logging
 import time
+from collections.abc import Awaitable
+from typing import TypeVar
 
 from bridge import payload
 from bridge.matrix.rooms import Rooms
 from bridge.model import Deferred, Delivery, Draft
 from bridge.outward import Outward
 from bridge.store import Error, Store, Tx
+
+T = TypeVar("T")
 
 log = logging.getLogger(__name__)
 AGAIN = 1.0  # seconds until a hold that could not end is looked at again
@@ -50,29 +54,44 @@ class Holds:
                 log.error("the remaining seconds of holds could not be written down: %s", error)
 
     async def _end_due(self) -> None:
-        for uid in [uid for uid, end in self._ends.items() if end <= time.monotonic()]:
-            self._ends[uid] = time.monotonic() + AGAIN
-            try:
-                await self._end(uid)
-            except Deferred as error:
-                log.warning("a hold cannot end yet: %s", error)
-            except Exception:  # a full disk, say: the draft stays held and is looked at again
-                log.exception("a hold could not be ended")
+        """What is over leaves, after one look into each room; what cannot end is looked at again."""
+        now, again = time.monotonic(), time.monotonic() + AGAIN
+        due = [uid for uid, end in self._ends.items() if end <= now]
+        self._ends.update(dict.fromkeys(due, again))
+        rooms = await self._tried(self._store.transact(self._held, due)) if due else None
+        waiting = set() if rooms is not None else set(due)
+        for room, held in (rooms or {}).items():
+            if not await self._tried(self._end(room, held)):
+                waiting.update(each.uid for each in held)
+        for uid in due:
+            if uid not in waiting and self._ends[uid] == again:  # else a new hold has begun
+                del self._ends[uid]
 
-    async def _end(self, uid: str) -> None:
-        again = self._ends[uid]
-        if delivery := await self._held(uid):
-            await self._rooms.settle(payload.load(Draft, delivery.payload).room)
-            if self._ends[uid] != again:  # it was changed in the last moment: a new hold has begun
-                return
-            if delivery := await self._held(uid):
-                await self._store.transact(self._outward.hold_over, uid, delivery.payload)
-        if self._ends.get(uid) == again:
-            del self._ends[uid]
+    async def _end(self, room: str, held: list[Delivery]) -> bool:
+        await self._rooms.settle(room)
+        await self._store.transact(self._over, held)
+        return True
 
-    async def _held(self, uid: str) -> Delivery | None:
-        delivery = await self._store.transact(lambda tx: tx.queue.get(uid))
-        return delivery if delivery is not None and delivery.state == "held" else None
+    async def _tried(self, part: Awaitable[T]) -> T | None:
+        try:
+            return await part
+        except Deferred as error:
+            log.warning("a hold cannot end yet: %s", error)
+        except Exception:  # a full disk, say: the draft stays held and is looked at again
+            log.exception("a hold could not be ended")
+        return None
+
+    def _held(self, tx: Tx, uids: list[str]) -> dict[str, list[Delivery]]:
+        """Those that are still held, by room."""
+        rooms: dict[str, list[Delivery]] = {}
+        for delivery in filter(None, map(tx.queue.get, uids)):
+            if delivery.state == "held":
+                rooms.setdefault(payload.load(Draft, delivery.payload).room, []).append(delivery)
+        return rooms
+
+    def _over(self, tx: Tx, held: list[Delivery]) -> None:
+        for delivery in held:
+            self._outward.hold_over(tx, delivery.uid, delivery.payload)
 
     def _write_remaining(self, tx: Tx) -> None:
         for uid, end in self._ends.items():

@@ -52,7 +52,7 @@ class Hub:
             title=envelope.title, memo=envelope.memo, original=payload.dump_file(envelope.original),
         )  # fmt: skip
         self._show(tx, envelope, conversation, number, first=first, role=role)
-        if role == "inward" and not envelope.automatic:
+        if role == "inward" and not envelope.automatic and not first:
             self._outward.pause_all(tx, conversation, self._say("why-new-message"))
         self._tell_related(tx, conversation, others)
         return conversation

@@ -71,14 +71,13 @@ class Acts:
             last = tx.conversations.answerable(conversation.id, item.id)
         else:
             raise Refusal(self._nobody())
+        title = (last.title if last else start.title if start else "") or item.title
         return Draft(
             connector=item.connector, scope=item.scope, item=item.id,
-            title=self._title(item, last, start), author=event.sender, author_name=tx.people.name(event.sender),
-            recipients=recipients, answered=_answered(last, item) if last else None, asked=asked_at(event),
+            title=connector.title(title) if last else title, author=event.sender,
+            author_name=tx.people.name(event.sender), recipients=recipients,
+            answered=_answered(last, item) if last else None, asked=asked_at(event),
         )  # fmt: skip
-
-    def _title(self, item: Item, last: Message | None, start: Message | None) -> str:
-        return (last.title if last else start.title if start else "") or item.title
 
     def _item(self, tx: Tx, conversation: Conversation, answered: Message | None) -> Item:
         items = tx.conversations.items_of(conversation.id)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import base64
 import os
 import sqlite3
 import time
@@ -11,11 +10,12 @@ from collections.abc import Iterable
 from bridge.model import Delivery, Lifecycle
 
 _COLUMNS = "id, uid, lane, destination, kind, payload, state, conversation, created, attempts, due, doubt, error, hold"
+_LETTERS = b"abcdefghijklmnopqrstuvwxyz234567" * 8
 
 
 def new_uid() -> str:
-    """A fresh delivery id: 20 characters of [a-z2-7], 96 random bits."""
-    return base64.b32encode(os.urandom(12)).decode().rstrip("=").lower()
+    """A fresh delivery id: 20 characters of [a-z2-7], 100 random bits."""
+    return os.urandom(20).translate(_LETTERS).decode()
 
 
 class QueueTable:

@@ -69,6 +69,8 @@ def _boundary(text: str, limit: int) -> int:
 
 def text_to_html(text: str) -> str:
     """`text` as HTML: escaped, one `<br>` a line end, http and https URLs as links."""
+    if "://" not in text:
+        return html.escape(text, quote=False).replace("\n", "<br>")
     out: list[str] = []
     end = 0
     for found in _URL.finditer(text):

@@ -18,7 +18,7 @@ from plugins.mail import identity
 from plugins.mail.read import Reader
 from plugins.mail.receive import Receiver
 from plugins.mail.send import Submission
-from plugins.mail.write import Memo, sendable, write
+from plugins.mail.write import Memo, answer_subject, sendable, write
 
 _RECIPIENT = re.compile(
     r"(?P<field>to|cc):|(?P<name>\"[^\"]*\"|[^\s<>,;\"@][^<>,;\"@]*?)?\s*<(?P<boxed>[^<>\s]*)>|(?P<bare>[^\s<>,;]+)",
@@ -91,6 +91,10 @@ class Mail(Connector):
             return await self.port.spool.read(file)
         except FileNotFoundError:
             raise Rejected(f"the file {file.name} is no longer kept") from None
+
+    def title(self, title: str) -> str:
+        """The subject of an answer."""
+        return answer_subject(title)
 
     def audience(self, scope: str, answered: Answered) -> Recipients:
         """To its Reply-To or From, copies to its To and Cc; never to our own mailboxes."""

@@ -6,6 +6,7 @@ import ipaddress
 import os
 import re
 import ssl
+from functools import cached_property
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -162,7 +163,7 @@ class Config(ConnectorConfig):
             )
         return self
 
-    @property
+    @cached_property  # asked for with every mail
     def addresses(self) -> frozenset[str]:
         return frozenset(mailbox.address for mailbox in self.mailboxes)
 

@@ -125,7 +125,12 @@ def subject(draft: Draft) -> str:
     """What the mail is about; an answer's begins with "Re: ", once."""
     if draft.answered is None:
         return _clean(draft.title)
-    return f"Re: {_REPLY.sub('', _clean(draft.title or draft.answered.title))}"
+    return answer_subject(draft.title or draft.answered.title)
+
+
+def answer_subject(title: str) -> str:
+    """The subject of an answer: with "Re: ", once, whatever the language of those before."""
+    return f"Re: {_REPLY.sub('', _clean(title))}"
 
 
 def _references(answered: Answered) -> list[str]:

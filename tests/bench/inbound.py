@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from tests.bench import seed
-from tests.bench.rig import SETTLE, Outside, Rig, load, percentile, rig
+from tests.bench.rig import SETTLE, Outside, Rig, cpu_of, load, percentile, rig
 
 WARM_UP = 300
 
@@ -20,10 +20,12 @@ async def nothing(folder: Path, count: int, connections: int, kept: int) -> dict
     outside = Outside(folder)
     await outside.start()
     try:
+        cpu = cpu_of(outside.child)
         done = await load(outside.port, "nothing", count, connections, kept)
+        cpu = cpu_of(outside.child) - cpu
     finally:
         await outside.child.stop()
-    return {"per_second": count / (max(done["taken"].values()) - done["began"])}
+    return {"per_second": count / (max(done["taken"].values()) - done["began"]), "cpu_ms": 1000 * cpu / count}
 
 
 async def fresh(folder: Path, count: int, connections: int, kept: int) -> dict[str, Any]:

@@ -40,8 +40,7 @@ class Rig:
 
     def cpu(self) -> float:
         """Seconds of CPU that the bridge has used."""
-        used = psutil.Process(self.bridge.child.pid).cpu_times()
-        return used.user + used.system
+        return cpu_of(self.bridge.child)
 
     def memory(self) -> float:
         """MB of memory that the bridge has now."""
@@ -88,6 +87,12 @@ class Outside:
         with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", self.port), timeout=1):
             return True
         return False
+
+
+def cpu_of(child: Child) -> float:
+    """Seconds of CPU that a child has used."""
+    used = psutil.Process(child.pid).cpu_times()
+    return used.user + used.system
 
 
 @contextlib.asynccontextmanager

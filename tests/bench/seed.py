@@ -60,7 +60,7 @@ def make(folder: Path, known: int, queued: int) -> None:
         connection.execute(f"PRAGMA {pragma}")
     _know(connection, known)
     connection.execute("BEGIN")
-    _queue(connection, queued)
+    _queue(connection, queued, int(known * FIRST_MAILS))
     connection.execute("COMMIT")
     connection.close()
     asyncio.run(_empty(path))  # as a bridge leaves it: in WAL mode
@@ -77,7 +77,7 @@ def _know(connection: sqlite3.Connection, known: int) -> None:
     ).fetchall()
     for name, _ in indexes:
         connection.execute(f"DROP INDEX {name}")
-    values = {"first": max(1, int(known * FIRST_MAILS)), "known": known, "now": time.time(), "memo": "x" * 250}
+    values = {"first": max(1, int(known * FIRST_MAILS)), "known": known, "now": time.time(), "memo": "x" * 100}
     connection.execute("BEGIN")
     for table, (columns, count) in _TABLES.items():
         numbers = f"WITH RECURSIVE numbers (n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM numbers WHERE n < {count})"
@@ -88,14 +88,14 @@ def _know(connection: sqlite3.Connection, known: int) -> None:
         connection.execute(sql)
 
 
-def _queue(connection: sqlite3.Connection, queued: int) -> None:
+def _queue(connection: sqlite3.Connection, queued: int, conversations: int) -> None:
     """Half for a smarthost that is down, half for rooms, in lanes whose next attempt is an hour away."""
     now = time.time()
     row = (
         "INSERT INTO queue (uid, lane, destination, kind, payload, state, conversation, created, attempts, due) VALUES"
     )
     for n in range(queued // 2):
-        room, conversation = f"!bench{n % 50:02d}:company.example", 1 + n % 20_000
+        room, conversation = f"!bench{n % 50:02d}:company.example", 1 + n % conversations
         post = Post(room, "words " * 100, author=Author("mail", f"customer0.box{n % 50:02d}@customers.example"))
         draft = Draft(
             "mail", MAILBOXES[n % 50], 1, "Order", "@alice:company.example", "Alice",

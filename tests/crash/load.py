@@ -176,6 +176,7 @@ class Desk:
         self._roots: dict[str, tuple[str, str]] = {}  # thread: (room, customer)
         self._read: dict[str, int] = {}
         self._asked = 0
+        self._asked_for: dict[str, int] = {}  # mark: how many troubles had been told when something was done
 
     async def work(self, over: Callable[[], bool], pause: float) -> None:
         while not over():
@@ -196,12 +197,12 @@ class Desk:
 
     async def look_after(self) -> None:
         """What is visibly paused is sent, what visibly failed is tried again. What is invisible stays lost."""
-        self._look_around()
         arrived = marks_in_sink(self._stage)
         for reply in self.replies():
             if reply.mark not in arrived and (command := self._remedy(reply)):
                 with contextlib.suppress(Exception):
                     await self._employee.say(reply.room, command, thread=reply.root)
+                    self._asked_for[reply.mark] = len(self._troubles(reply))
 
     def replies(self) -> list[Reply]:
         """What this employee asked to send and the homeserver has."""
@@ -218,12 +219,15 @@ class Desk:
         return found
 
     def _remedy(self, reply: Reply) -> str:
-        """The last thing the bot said about it decides; "" while it says nothing that calls for a person."""
-        said = [body(each) for each in self.answers(reply)]
-        troubles = [text for text in said if "Paused:" in text or "Not sent to" in text]
-        if not troubles:
+        """The last thing the bot said about it decides; "" while it says nothing new that calls for a person."""
+        troubles = self._troubles(reply)
+        if len(troubles) <= self._asked_for.get(reply.mark, 0):
             return ""
         return "!send" if "Paused:" in troubles[-1] else "!retry"
+
+    def _troubles(self, reply: Reply) -> list[str]:
+        said = [body(each) for each in self.answers(reply)]
+        return [text for text in said if "Paused:" in text or "Not sent to" in text]
 
     def answers(self, reply: Reply) -> list[dict[str, Any]]:
         """What the bot said in answer to the command."""

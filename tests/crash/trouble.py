@@ -68,7 +68,6 @@ class Trouble:
             kind, method="PUT" if kind == 403 else "", chance=dice.uniform(0.3, 1),  # type: ignore[arg-type]
             delay=dice.uniform(0.2, 6) if kind == "slow" else 0, retry_after=dice.uniform(0.1, 1),
         )  # fmt: skip
-        proxy.faults.insert(0, proxy.faults.pop())  # before what is too large for ever
         await asyncio.sleep(seconds)
         proxy.faults.remove(fault)
 
@@ -151,7 +150,8 @@ class Killer:
                 await asyncio.sleep(self._dice.uniform(0, 1.5))
             if not self.stage.bridge.running:
                 self.ended += 1
-                self._say(f"the bridge ended by itself: {self.stage.bridge.child.tail(1)}")
+                said = self.stage.bridge.child.tail(1)
+                self._say(f"the bridge ended by itself, within {clock() - began:.1f} s; its log ends: {said}")
             self.stage.bridge.kill()
             self.done += 1
             if self.done % 10 == 0 or self.done == self._kills:

@@ -208,14 +208,14 @@ async def _(thread: Thread, secret: str) -> None:
 
 @shown("hidden text and comments in the formatted text")
 async def _(thread: Thread, secret: str) -> None:
+    unseen = (
+        f'<!-- {secret} --><span style="display:none">{secret}</span><script>{secret}</script><style>{secret}</style>'
+        f'<span data-mx-spoiler="{secret}" title="{secret}">Hello</span>'
+    )
     for hidden in (
-        f"<!-- {secret} -->",
-        f'<span style="display:none">{secret}</span>',
-        f'<font color="#ffffff" size="0">{secret}</font>',
-        f"<script>{secret}</script><style>{secret}</style>",
-        f'<img src="mxc://company.example/x" alt="{secret}">',
+        unseen,
+        f'<font color="#ffffff" size="0">{secret}</font><img src="mxc://company.example/x" alt="{secret}">',
         f'<a href="https://wiki.company.example/{secret}">Hello</a>',
-        f'<span data-mx-spoiler="{secret}">Hello</span>',
     ):
         word = thread.word(f"a reply with {hidden}")
         await thread.say(f"!reply Hello {word}", html=f"!reply Hello {hidden} {word}")

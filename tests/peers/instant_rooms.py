@@ -282,7 +282,7 @@ class Homeserver:
         end = max(0, start - limit) if back else min(len(timeline), start + limit)
         chunk = timeline[end:start][::-1] if back else timeline[start:end]
         said = {"start": f"t{start}", "chunk": [event.document() for event in chunk]}
-        if chunk and end not in (0, len(timeline)):
+        if chunk and end:  # as Synapse: only an empty page says that this was all
             said["end"] = f"t{end}"
         return _said(**said)
 

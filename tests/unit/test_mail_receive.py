@@ -158,6 +158,25 @@ def port() -> Port:
     return Port()
 
 
+# --- commands that come together ---
+
+
+async def test_commands_that_come_together_are_answered_one_by_one(port: Port) -> None:
+    commands = ["MAIL FROM:<c@customer.example>", f"RCPT TO:<{SUPPORT}>", "RCPT TO:<x@y.example>", f"RCPT TO:<{SALES}>"]
+    async with receiving(port) as receiver, calling(receiver) as line:
+        line.writer.write("".join(f"{command}\r\n" for command in [*commands, "DATA"]).encode())
+        assert [(await line.hear())[:3] for _ in range(5)] == ["250", "250", "550", "250", "354"]
+        assert (await line.say(MAIL + b".")).startswith("250")
+    assert port.accepted[0].scopes == (SUPPORT, SALES)
+
+
+async def test_a_yes_does_not_wait_for_the_rest_of_a_command(port: Port) -> None:
+    async with receiving(port) as receiver, calling(receiver) as line:
+        line.writer.write(b"MAIL FROM:<c@customer.example>\r\nRCPT T")
+        assert (await line.hear()).startswith("250 2.1.0")
+        assert (await line.say(f"O:<{SUPPORT}>")).startswith("250 2.1.5")
+
+
 # --- saying yes ---
 
 

@@ -1,0 +1,16 @@
+"""A short storm in every run of the suite; `make crash` is the long one."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from tests.crash.run import Plan, run
+
+
+async def test_nothing_is_lost_doubled_or_reordered_in_a_short_storm(tmp_path: Path) -> None:
+    said: list[str] = []
+    count = await run(Plan(kills=6, seed=4, seconds=15, customers=4), tmp_path, said.append)
+    assert count.sound, "\n".join([*said, str(count.line())])
+    assert count.kills == 6
+    assert count.accepted > 5
+    assert count.replies > 0
