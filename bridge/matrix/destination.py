@@ -276,13 +276,17 @@ class MatrixDestination:
     # --- giving up
 
     def gave_up(self, tx: Tx, delivery: Delivery, reason: str) -> bool:
-        """A mark or a new wording may go; anything with words stays, and operators are told."""
+        """A mark or a new wording may go; anything with words stays, and people are told."""
         if delivery.kind in ("mark", "unmark", "reword"):
             return True
+        shown: Any = payload.load(self._kinds[delivery.kind][0], delivery.payload)
+        room = shown.room
+        if isinstance(shown, Post) and shown.author:
+            self._places.post(tx, Post(room, self._unshown(shown, reason), notice=True), delivery.conversation)
         self._places.tell_operators(
             tx,
             self._say(
-                "dead-letter", kind=delivery.kind, destination=self.name, room=delivery.lane, reason=reason,
+                "dead-letter", kind=delivery.kind, destination=self.name, room=self._places.name(room), reason=reason,
                 uid=delivery.uid,
             ),
         )  # fmt: skip

@@ -7,7 +7,7 @@ import contextlib
 import logging
 import time
 from collections import defaultdict
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Any
 
 from mautrix.errors import MatrixRequestError
@@ -25,6 +25,7 @@ from bridge.texts import Texts
 log = logging.getLogger(__name__)
 
 PAGE = 100
+SETTLED = 2.0  # seconds after which no event appears before others in the order that /messages has
 RETRY = 2.0  # seconds until a room the homeserver did not show is looked at again; doubled each time, up to a minute
 
 
@@ -193,7 +194,8 @@ class Rooms:
             if not isinstance(end, str) or end == marker:
                 return
             marker = end
-            await self._mark(room, marker)
+            if _settled(events):
+                await self._mark(room, marker)
 
     async def _page(self, path: str, **query: str) -> dict[str, Any]:
         try:
@@ -253,3 +255,11 @@ class Rooms:
         if mine < levels.get("invite", 0):
             missing.append("right-invite")
         return missing
+
+
+def _settled(events: Sequence[RoomEvent | None]) -> bool:
+    """Whether a marker after these is past everything. Pages go by depth: of two events sent at the same moment the
+    later one may come to stand before the earlier one, so the last moments are read again.
+    """
+    newest = max((event.when for event in events if event), default=0.0)
+    return newest < time.time() - SETTLED

@@ -112,7 +112,7 @@ async def test_the_same_mail_again_is_shown_once(company: Company) -> None:
     room = company.room
     mail = await company.post(sender=JANE, subject="Once", body="Only once.")
     await company.deliver(mail)
-    await company.post(sender=JANE, subject="After", body="The one after.")
+    await company.post(sender=JANE, subject="Re: Once", body="The one after.", in_reply_to=mail["Message-ID"])
     await company.alice.see(room, says("The one after."))
     assert len([event for event in company.alice.timeline(room) if "Only once." in body(event)]) == 1
 

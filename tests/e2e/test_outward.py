@@ -47,7 +47,7 @@ async def test_a_reply_is_previewed_held_sent_and_marked(company: Company) -> No
     for line in (
         "📤 To: Jane Doe <jane@customer.example>",
         "Cc: tom@customer.example, Cleo <cleo@customer.example>",
-        "Subject: Printer on fire",
+        "Subject: Re: Printer on fire",
         "> We are **coming**.",
         "Leaves in 1 s.",
     ):

@@ -1,4 +1,4 @@
-"""What a crash, an outage, a refusal or a stop leaves behind, on a real homeserver behind a proxy that fails on demand."""
+"""What a crash, an outage, a refusal or a stop leaves behind, on a real homeserver that fails on demand."""
 
 from __future__ import annotations
 
@@ -221,3 +221,23 @@ async def test_a_database_that_another_process_holds_refuses_nothing_for_good(co
     await company.post(sender="Jane <jane@customer.example>", body="Please help.")
     await company.alice.see(company.room, says("Please help."))
     assert company.bridge.running
+
+
+@company_with(retry={"first": 0.1, "longest": 0.2, "give_up": 1})
+async def test_what_the_homeserver_does_not_take_for_too_long_is_told_in_its_thread(company: Company) -> None:
+    async with behind_a_proxy(company) as proxy:
+        await company.post(
+            sender="Jane <jane@customer.example>", body="Please help.", message_id="<1@customer.example>"
+        )
+        root = await company.alice.see(company.room, says("Please help."))
+        ghost = "user_id=%40_passerelle_mail_jane"
+        proxy.add(500, method="PUT", contains=ghost)
+        await company.post(
+            sender="Jane <jane@customer.example>", body="Hello?", in_reply_to="<1@customer.example>",
+            references=["<1@customer.example>"],
+        )  # fmt: skip
+        told = await company.alice.see(company.room, says("cannot be shown here"))
+        assert thread_of(told) == root["event_id"]
+        proxy.clear()
+        await company.alice.say(company.room, "!retry", thread=root["event_id"])
+        await company.alice.see(company.room, says("Hello?"))
