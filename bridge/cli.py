@@ -59,8 +59,17 @@ def _run(options: argparse.Namespace) -> int:
     except ImportError:  # not on every platform; the bridge is the same, slower
         factory = asyncio.new_event_loop  # type: ignore[assignment]
     with asyncio.Runner(loop_factory=factory) as runner:
-        runner.run(_serve(settings, connectors))
+        try:
+            runner.run(_serve(settings, connectors))
+        except ExceptionGroup as group:
+            if isinstance(error := _first(group), OSError | store.Error):  # a port that is taken, say
+                sys.exit(f"The bridge cannot run: {error}")
+            raise
     return 0
+
+
+def _first(error: Exception) -> Exception:
+    return _first(error.exceptions[0]) if isinstance(error, ExceptionGroup) else error
 
 
 async def _serve(settings: config.Config, connectors: dict[str, Any]) -> None:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import hashlib
+
 from bridge import payload
 from bridge.config import Config
-from bridge.model import Author, Envelope, File, Rejected
+from bridge.model import Envelope, File, Rejected
 from bridge.outward import Outward
 from bridge.payload import Post
 from bridge.places import Places, link
@@ -46,13 +48,13 @@ class Hub:
         conversation = conversation or tx.conversations.add(room, bare_title(envelope.title))
         tx.conversations.link(conversation.id, item, scope)
         self._remember(tx, envelope, item, belongs)
-        role = self._role(envelope.author, belongs)
+        role = self._role(envelope, belongs)
         number = tx.conversations.add_message(
             conversation.id, role, envelope.author.account, item=item, remote=envelope.id, refs=envelope.refs[:20],
             title=envelope.title, memo=envelope.memo, original=payload.dump_file(envelope.original),
         )  # fmt: skip
         self._show(tx, envelope, conversation, number, first=first, role=role)
-        if role == "inward" and not envelope.automatic and not first:
+        if role == "inward" and not first:
             self._outward.pause_all(tx, conversation, self._say("why-new-message"))
         self._tell_related(tx, conversation, others)
         return conversation
@@ -61,22 +63,31 @@ class Hub:
 
     def _item(self, tx: Tx, envelope: Envelope, room: str) -> tuple[int, list[int], bool]:
         """(item, other items it refers to, whether the sender belongs to it)."""
-        known = self._known(tx, envelope)
+        if envelope.item:  # the tool says which one: it knows who may write there
+            return self._named(tx, envelope, envelope.item), [], True
+        proven = tx.conversations.items_referred(envelope.connector, envelope.proof)
+        known = list(dict.fromkeys((*proven, *self._referred(tx, envelope))))
         if known:
             item = known[0]
-            belongs = envelope.proof or tx.conversations.takes_part(item, envelope.author.account)
+            belongs = item in proven or tx.conversations.takes_part(item, envelope.author.account)
             if belongs or tx.conversations.of_item(item, room):
                 return item, known[1:], belongs
-        taken = tx.conversations.item_named(envelope.connector, envelope.item or envelope.id)
-        remote = envelope.item or (envelope.id if taken is None else f"{envelope.id} {envelope.key}")
-        return tx.conversations.add_item(envelope.connector, remote, bare_title(envelope.title)), [], True
+        return self._new(tx, envelope), [], True
 
-    def _known(self, tx: Tx, envelope: Envelope) -> list[int]:
-        """Items by name, by what it answers (the nearest ancestor first), or because somebody answered it before."""
-        if envelope.item:
-            named = tx.conversations.item_named(envelope.connector, envelope.item)
-            return [named] if named is not None else []
+    def _referred(self, tx: Tx, envelope: Envelope) -> list[int]:
+        """Items by what it answers (the nearest ancestor first), or because somebody answered it before."""
         return tx.conversations.items_referred(envelope.connector, (*envelope.refs, envelope.id))
+
+    def _new(self, tx: Tx, envelope: Envelope) -> int:
+        """An item of its own; the one it was given in another room; another name when somebody has taken its id."""
+        taken = tx.conversations.item_named(envelope.connector, envelope.id)
+        if taken is None or tx.conversations.takes_part(taken, envelope.author.account):
+            return self._named(tx, envelope, envelope.id)
+        return self._named(tx, envelope, f"{envelope.id} {envelope.key}")
+
+    def _named(self, tx: Tx, envelope: Envelope, name: str) -> int:
+        found = tx.conversations.item_named(envelope.connector, name)
+        return tx.conversations.add_item(envelope.connector, name, bare_title(envelope.title)) if found is None else found
 
     def _remember(self, tx: Tx, envelope: Envelope, item: int, belongs: bool) -> None:
         """A stranger can neither claim others' ids nor bring people in."""
@@ -86,11 +97,13 @@ class Hub:
             people = (envelope.author, *envelope.people)[:MOST_PEOPLE]
             tx.conversations.admit(item, (person.account for person in people))
 
-    def _role(self, author: Author, belongs: bool) -> str:
+    def _role(self, envelope: Envelope, belongs: bool) -> str:
         if not belongs:
             return "stranger"
-        domain = author.account.rpartition("@")[2]
-        return "colleague" if author.verified and domain in self._config.inside.domains else "inward"
+        domain = envelope.author.account.rpartition("@")[2]
+        if envelope.author.verified and domain in self._config.inside.domains:
+            return "colleague"
+        return "automatic" if envelope.automatic else "inward"
 
     # --- what is shown
 
@@ -163,21 +176,22 @@ class Hub:
         """Pin a bounce to the message it belongs to; False when it belongs to none of ours."""
         report = envelope.report
         assert report is not None
-        if not tx.conversations.first_time(f"{envelope.connector} report {envelope.key}"):
-            return True
         message = tx.conversations.message_of_uid(report.about)
         candidates = tx.conversations.messages_of_remote(report.about)
         message = message or next((found for found in candidates if found.role == "outward"), None)
         if message is None or not report.failed:
             return False
-        self._outward.bounced(tx, message, report)
+        if tx.conversations.first_time(f"{envelope.connector} report {envelope.key}"):
+            number = tx.conversations.add_message(
+                message.conversation, "report", report.recipient, item=message.item, remote=envelope.id,
+                title=envelope.title, original=payload.dump_file(envelope.original),
+            )  # fmt: skip
+            self._outward.bounced(tx, message, report, number)
         return True
 
 
 def text_file(tx: Tx, name: str, data: bytes) -> File:
     """A text file of our own making, in the spool with this commit."""
-    import hashlib
-
     file = File(name, "text/plain; charset=utf-8", len(data), hashlib.sha256(data).hexdigest(), data=data)
     tx.keep(file)
     return file

@@ -65,8 +65,7 @@ class Envelope:
     """One message as it arrived from a tool, parsed at the edge.
 
     `refs` names the messages or items it answers, nearest first; `item` the item itself where the tool has a name for
-    it (a ticket's number), "" where the item is known by its messages only (a mail thread). `proof` says that it
-    belongs to what it answers beyond doubt (our signed id, or the tool says so). `memo` comes back to the plugin when
+    it (a ticket's number), "" where the item is known by its messages only (a mail thread). `memo` comes back to the plugin when
     somebody answers this message.
     """
 
@@ -81,7 +80,7 @@ class Envelope:
     html: str = ""  # safe Matrix HTML, or ""
     item: str = ""
     refs: tuple[str, ...] = ()
-    proof: bool = False
+    proof: tuple[str, ...] = ()  # those of `refs` that it proves to answer: nobody else knows our signed ids
     people: tuple[Author, ...] = ()  # whom else it was sent to, ourselves left out
     files: tuple[File, ...] = ()
     original: File | None = None

@@ -294,12 +294,14 @@ class Outward:
         self._unmark(tx, delivery, draft, FAILED)
         self._places.post(tx, Preview(draft.room, delivery.uid), delivery.conversation)
 
-    def bounced(self, tx: Tx, message: Message, report: Report) -> None:
-        """The other side could not deliver what it had accepted."""
+    def bounced(self, tx: Tx, message: Message, report: Report, number: int) -> None:
+        """The other side could not deliver what it had accepted; `number` is the report itself, for `!original`."""
         conversation = tx.conversations.get(message.conversation)
         assert conversation is not None
         body = self._say("bounced", recipient=report.recipient, reason=report.reason)
-        post = Post(conversation.room, body, notice=True, answers=message.event, mentions=(message.sender,))
+        post = Post(
+            conversation.room, body, notice=True, answers=message.event, mentions=(message.sender,), message=number
+        )
         self._places.post(tx, post, conversation.id)
         if message.event:
             self._places.post(tx, Mark(conversation.room, message.event, FAILED), conversation.id)

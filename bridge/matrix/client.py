@@ -22,7 +22,10 @@ CHUNK = 256 * 1024
 
 
 class Client(HTTPAPI):
-    """One user of the appservice. `MatrixRequestError` is left to the caller where it asks for it, else translated."""
+    """One user of the appservice; with no `mxid`, the appservice itself.
+
+    `MatrixRequestError` is left to the caller where it asks for it, else translated.
+    """
 
     def __init__(self, url: str, token: str, session: aiohttp.ClientSession, mxid: str, *, device: bool = True) -> None:
         super().__init__(
@@ -30,11 +33,13 @@ class Client(HTTPAPI):
             token,
             client_session=session,
             default_retry_count=0,
-            as_user_id=mxid,  # type: ignore[arg-type]
+            as_user_id=mxid or None,  # type: ignore[arg-type]
             as_device_id=DEVICE if device else None,  # type: ignore[arg-type]
         )
         self.mxid = mxid
         self._root = url.rstrip("/")
+        who = {"user_id": mxid} | ({"device_id": DEVICE, "org.matrix.msc3202.device_id": DEVICE} if device else {})
+        self._who = urlencode(who if mxid else {})
         self._headers = {"Authorization": f"Bearer {token}", "Content-Type": "application/json"}
 
     async def request(  # type: ignore[override]
@@ -45,12 +50,8 @@ class Client(HTTPAPI):
 
         Raises `MatrixRequestError`, `aiohttp.ClientError`, `TimeoutError`, `ValueError` when the answer is no JSON.
         """
-        query = dict(query_params or {})
-        if self.as_user_id:
-            query["user_id"] = self.as_user_id
-        if self.as_device_id:
-            query["device_id"] = query["org.matrix.msc3202.device_id"] = self.as_device_id
-        url = URL(f"{self._root}/{path}?{urlencode(query)}", encoded=True)
+        query = f"{self._who}&{urlencode(query_params)}" if query_params else self._who
+        url = URL(f"{self._root}/{path}?{query}", encoded=True)
         data = None if method is Method.GET else json.dumps(content or {}).encode()
         async with self.session.request(str(method), url, data=data, headers=self._headers) as answer:
             if answer.status >= 300:

@@ -10,6 +10,7 @@ from bridge.model import File, RoomEvent
 
 _FALLBACK = re.compile(r"\A(?:> .*\n?)+\n?")
 _MX_REPLY = re.compile(r"\A\s*<mx-reply>.*?</mx-reply>", re.DOTALL | re.IGNORECASE)
+_MXC = re.compile(r"mxc://[A-Za-z0-9.:\[\]-]{1,255}/[A-Za-z0-9_-]{1,255}")  # it becomes part of a path
 _VARIATION = "\ufe0f"
 FILE_TYPES = {"m.file", "m.image", "m.audio", "m.video"}
 
@@ -53,12 +54,16 @@ def _dict(raw: Any, key: str) -> dict[str, Any]:
 
 def _text(raw: Any, key: str) -> str:
     value = raw.get(key) if isinstance(raw, dict) else None
-    return value if isinstance(value, str) else ""
+    if not isinstance(value, str):
+        return ""
+    return value if value.isascii() else value.encode("utf-8", "replace").decode()  # without lone surrogates
 
 
 def _number(raw: Any, key: str) -> float:
     value = raw.get(key) if isinstance(raw, dict) else None
-    return value if isinstance(value, int | float) and not isinstance(value, bool) else 0.0
+    if isinstance(value, bool) or not isinstance(value, int | float) or not -(2**53) < value < 2**53:
+        return 0.0  # infinities and NaN too; larger integers are no canonical JSON (spec, appendix "Canonical JSON")
+    return value
 
 
 def _answers(relates: dict[str, Any], relation: str) -> str:
@@ -85,7 +90,7 @@ def _html(content: dict[str, Any]) -> str:
 
 
 def _file(content: dict[str, Any]) -> File | None:
-    if _text(content, "msgtype") not in FILE_TYPES or not _text(content, "url").startswith("mxc://"):
+    if _text(content, "msgtype") not in FILE_TYPES or not _MXC.fullmatch(_text(content, "url")):
         return None
     info = _dict(content, "info")
     name = _text(content, "filename") or _text(content, "body") or "file"

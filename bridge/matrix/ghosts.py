@@ -130,8 +130,7 @@ class Ghosts:
             "username": mxid[1:].partition(":")[0],
             "inhibit_login": True,
         }
-        registrar = self._plain(self._config.bot_mxid)
-        registrar.as_user_id = None
+        registrar = self._plain("")
         try:
             await registrar.call("POST", "_matrix/client/v3/register", body)
         except MatrixRequestError as error:

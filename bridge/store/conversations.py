@@ -224,12 +224,13 @@ class Conversations:
     def messages_of_remote(self, remote: str) -> list[Message]:
         return self._messages("remote = ? ORDER BY id", remote)
 
-    def last_inward(self, conversation: int, item: int | None = None) -> Message | None:
-        """The newest message from outside that is no stranger's."""
-        if item is None:
-            return self._message("conversation = ? AND role = 'inward' ORDER BY id DESC LIMIT 1", conversation)
+    def last_inward(self, conversation: int, item: int) -> Message | None:
+        """The newest message from outside that is no stranger's; a program's only when no person wrote."""
         return self._message(
-            "conversation = ? AND role = 'inward' AND item = ? ORDER BY id DESC LIMIT 1", conversation, item
+            "conversation = ? AND role IN ('inward', 'automatic') AND item = ?"
+            " ORDER BY role = 'inward' DESC, id DESC LIMIT 1",
+            conversation,
+            item,
         )
 
     def start_of(self, conversation: int, item: int) -> Message | None:
@@ -239,7 +240,7 @@ class Conversations:
         )
 
     def last_original(self, conversation: int) -> Message | None:
-        return self._message("conversation = ? AND original IS NOT NULL ORDER BY id DESC LIMIT 1", conversation)
+        return self._message("conversation = ? AND original IS NOT NULL AND role <> 'report' ORDER BY id DESC LIMIT 1", conversation)
 
     def answerable(self, conversation: int, item: int) -> Message | None:
         """The newest message of an item that an answer can follow, ours included."""

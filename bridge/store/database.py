@@ -161,6 +161,8 @@ def _prepare(connection: sqlite3.Connection) -> None:
         connection.execute(pragma)
     version = connection.execute("PRAGMA user_version").fetchone()[0]
     scripts = sorted(MIGRATIONS.glob("*.sql"))
+    if not scripts:
+        raise sqlite3.DatabaseError(f"this installation is incomplete: there is no schema in {MIGRATIONS}")
     if version > len(scripts):
         raise sqlite3.DatabaseError(f"the database is of a newer version ({version}) than this bridge ({len(scripts)})")
     for number, script in enumerate(scripts[version:], version + 1):

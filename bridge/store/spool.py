@@ -82,7 +82,8 @@ class DiskSpool:
         """Remove files not kept again since `before`; returns how many. Blocking: call it in a thread."""
         old = [path for path in self.folder.glob("??/*") if path.stat().st_mtime < before]
         for path in old:
-            path.unlink(missing_ok=True)
+            if path.stat().st_mtime < before:  # not kept again meanwhile
+                path.unlink(missing_ok=True)
         return len(old)
 
     async def _blob(self, digest: str) -> bytes | None:
@@ -100,6 +101,7 @@ class DiskSpool:
         place = self._place(digest)
         if place.exists():  # the same content again: it lives as long as the newer message
             os.utime(place, (time.time(), time.time()))
+            _sync(place.parent)  # whoever wrote it may not have come so far yet
             return
         handle, temporary = tempfile.mkstemp(dir=self.folder, prefix=INCOMING)
         try:
@@ -112,15 +114,21 @@ class DiskSpool:
 
     def _adopt(self, temporary: Path, digest: str) -> None:
         place = self._place(digest)
-        place.parent.mkdir(exist_ok=True)
+        if not place.parent.exists():
+            place.parent.mkdir(exist_ok=True)
+            _sync(self.folder)
         temporary.replace(place)
-        folder = os.open(place.parent, os.O_RDONLY)
-        try:
-            os.fsync(folder)  # the name must survive a power cut as well
-        finally:
-            os.close(folder)
+        _sync(place.parent)  # the name must survive a power cut as well
 
 
 def _settle(out: Any) -> None:
     out.flush()
     os.fsync(out.fileno())
+
+
+def _sync(folder: Path) -> None:
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)

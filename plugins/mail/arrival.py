@@ -34,9 +34,9 @@ def envelope(
     sender = identity.canonical(mail.sender.account)
     verified = identity.vouched(sender, mail.authentication, config.authserv_id)
     others = identity.others((*mail.to, *mail.cc), config.addresses)
-    tokens = _tokens(arrival, mail, sign)
-    named = [identity.message_id(token.uid, arrival.scopes[0], sign) for token in tokens]
-    proof = bool(tokens or identity.verified(mail.token, sign) or any(identity.uid_of(ref, sign) for ref in mail.refs))
+    uids = [*(token.uid for token in _tokens(arrival, mail, sign)), identity.verified(mail.token, sign)]
+    named = [identity.message_id(uid, arrival.scopes[0], sign) for uid in uids if uid]
+    proof = dict.fromkeys([*named, *(ref for ref in mail.refs if identity.uid_of(ref, sign))])
     return Envelope(
         connector=connector,
         scopes=arrival.scopes,
@@ -48,7 +48,7 @@ def envelope(
         text=mail.text,
         html=mail.html,
         refs=tuple(dict.fromkeys([*named, *mail.refs])),
-        proof=proof,
+        proof=tuple(proof),
         people=tuple(Author("mail", one.account, one.name) for one in others),
         files=tuple(files),
         original=original,

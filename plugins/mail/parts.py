@@ -134,6 +134,8 @@ def _mend(part: Message) -> None:
 
 
 def _given_name(part: Message) -> str:
+    if not any("name" in value.lower() for name, value in part.raw_items()):  # most parts; parsing parameters is slow
+        return ""
     try:
         return decode_words(str(part.get_filename("")))
     except (ValueError, LookupError, TypeError):  # parameters that contradict RFC 2231

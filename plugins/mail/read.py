@@ -158,7 +158,7 @@ def _context() -> Any:
 def _read(raw: bytes) -> Mail:
     source = raw.decode("ascii", "surrogateescape")
     fields, end = fields_of(source)
-    root = _parsed("".join(fields.get("content-*", ())), _body_of(source, end))
+    root = _parsed(fields.get("content-*", []), _body_of(source, end))
     found = Found(root=root)
     bodies = bodies_of(root, found)
     complete_report(fields, bodies, found)
@@ -166,11 +166,13 @@ def _read(raw: bytes) -> Mail:
     return _mail(fields, text, html, folded, found)
 
 
-def _parsed(header: str, body: str) -> Message:
-    """The parts of a mail; only the fields that say how it is built are parsed again."""
-    root: Message = Parser().parsestr(_bounded(header) + "\n", headersonly=True)
+def _parsed(fields: list[str], body: str) -> Message:
+    """The parts of a mail, from the fields that say how it is built; most mails have only one and need no parser."""
+    root = Message()
+    for field in fields:
+        root.set_raw(*root.policy.header_source_parse([_bounded(field)]))
     if root.get_content_maintype() in ("multipart", "message"):
-        return Parser().parsestr(_bounded(f"{header}\n{body}"))
+        return Parser().parsestr(_bounded("".join([*fields, "\n", body])))
     root.set_payload(body)
     return root
 

@@ -176,6 +176,7 @@ class Session(smtp.SMTP):
         self._receiver = receiver
         self._busy = False
         self._unsent = b""
+        self._silent_until = 0.0
         self.gone: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         super().__init__(
             receiver,
@@ -225,7 +226,19 @@ class Session(smtp.SMTP):
             cast(asyncio.WriteTransport, self.transport).write(self._unsent + answer.encode("ascii") + b"\r\n")
             self.transport.close()
 
+    def _reset_timeout(self, duration: float | None = None) -> None:
+        """Note when silence has lasted too long. A new timer for every command would cost as much as the command."""
+        self._silent_until = self.loop.time() + (duration or self._timeout_duration)
+        armed = self._timeout_handle
+        if armed is None or armed.cancelled() or armed.when() > self._silent_until:
+            if armed:
+                armed.cancel()
+            self._timeout_handle = self.loop.call_at(self._silent_until, self._timeout_cb)
+
     def _timeout_cb(self) -> None:
+        if self.loop.time() < self._silent_until:
+            self._timeout_handle = self.loop.call_at(self._silent_until, self._timeout_cb)
+            return
         self._bye("421 4.4.2 nothing heard for too long")
 
     def _getaddr(self, arg: str) -> tuple[str | None, str | None]:

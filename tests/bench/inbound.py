@@ -29,12 +29,10 @@ async def nothing(folder: Path, count: int, connections: int, kept: int) -> dict
 
 
 async def fresh(folder: Path, count: int, connections: int, kept: int) -> dict[str, Any]:
-    """A bridge that knows nothing but the senders' ghosts."""
-    try:
-        async with rig(folder) as running:
-            return await measured(running, count, connections, kept)
-    finally:
-        await asyncio.to_thread(shutil.rmtree, folder, ignore_errors=True)
+    """A bridge that knows nothing but the senders' ghosts. After a failure its folder stays, with the logs."""
+    await asyncio.to_thread(shutil.rmtree, folder, ignore_errors=True)
+    async with rig(folder) as running:
+        return await measured(running, count, connections, kept)
 
 
 async def seeded(folder: Path, count: int, connections: int, kept: int, known: int, queued: int) -> dict[str, Any]:

@@ -19,15 +19,13 @@ APART = 0.05
 
 async def replies(folder: Path, count: int) -> dict[str, Any]:
     """`count` answers at once, for the speed; then some one after the other, for the delay. Nothing is held."""
-    try:
-        async with rig(folder) as running:
-            await load(running.smtp, "met", None, 8, 100)
-            await running.homeserver.wait_for_sends(200)
-            threads = [(send["room_id"], send["event_id"]) for send in await running.homeserver.sends()]
-            await _answered(running, threads, PACED)  # warms up
-            return await _burst(running, threads, count) | await _one_by_one(running, threads)
-    finally:
-        await asyncio.to_thread(shutil.rmtree, folder, ignore_errors=True)
+    await asyncio.to_thread(shutil.rmtree, folder, ignore_errors=True)
+    async with rig(folder) as running:
+        await load(running.smtp, "met", None, 8, 100)
+        await running.homeserver.wait_for_sends(200)
+        threads = [(send["room_id"], send["event_id"]) for send in await running.homeserver.sends()]
+        await _answered(running, threads, PACED)  # warms up
+        return await _burst(running, threads, count) | await _one_by_one(running, threads)
 
 
 async def _burst(running: Rig, threads: Sequence[tuple[str, str]], count: int) -> dict[str, Any]:

@@ -138,7 +138,7 @@ async def load(port: int, run: str, count: int | None, connections: int, kept: i
     process = await asyncio.create_subprocess_exec(sys.executable, *command, cwd=ROOT, stdout=asyncio.subprocess.PIPE)
     said, _ = await process.communicate()
     if process.returncode:
-        raise RuntimeError("the load generator failed")
+        raise RuntimeError("the load generator failed; the bridge's log is beside its data in .work/bench")
     found: dict[str, Any] = json.loads(said)
     return {"began": found["began"], "taken": {int(number): at for number, at in found["taken"].items()}}
 

@@ -15,7 +15,7 @@ from tests.crash.trouble import Killer, Trouble
 from tests.crash.verdict import Count, judge, stubs
 from tests.peers import until
 
-CALM = 240  # seconds in which everything must have arrived once nothing goes wrong any more
+CALM = 300  # seconds in which everything must have arrived once nothing goes wrong any more
 
 
 @dataclass(frozen=True)
@@ -26,8 +26,8 @@ class Plan:
     seed: int
     seconds: float  # that the kills are spread over
     customers: int = 6
-    writing: float = 3  # seconds between two visits of a customer to our mail server, about
-    answering: float = 1.5  # seconds between two answers of an employee, about
+    writing: float = 4  # seconds between two visits of a customer to our mail server, about
+    answering: float = 3  # seconds between two answers of an employee, about
 
 
 async def run(plan: Plan, folder: Path, say: Callable[[str], None]) -> Count:

@@ -44,7 +44,7 @@ class Trouble:
         self, side: Callable[[random.Random], Awaitable[None]], dice: random.Random, over: Callable[[], bool]
     ) -> None:
         while not over():
-            await asyncio.sleep(dice.uniform(0.3, 3))
+            await asyncio.sleep(dice.uniform(0.5, 4))
             await side(dice)
 
     async def _homeserver(self, dice: random.Random) -> None:
@@ -135,7 +135,9 @@ class Killer:
         self._say = say
 
     async def work(self) -> None:
-        restarts = {self._kills // 3: self._restart, 2 * self._kills // 3: self._crash_homeserver}
+        restarts = {2 * self._kills // 3: self._crash_homeserver}
+        if self._kills >= 20:
+            restarts[self._kills // 3] = self._restart
         clock = asyncio.get_running_loop().time
         for number in range(self._kills):
             began = clock()
@@ -145,7 +147,7 @@ class Killer:
                 await restarts[number]()
             if self._dice.random() < 0.75:
                 await listening(self.stage)
-                await asyncio.sleep(self._dice.uniform(0, 2) * max(0.5, self._each - (clock() - began)))
+                await asyncio.sleep(self._dice.uniform(0, 2) * max(1.5, self._each - (clock() - began)))
             else:  # it may not even have come to its senses
                 await asyncio.sleep(self._dice.uniform(0, 1.5))
             if not self.stage.bridge.running:

@@ -241,3 +241,12 @@ async def test_what_the_homeserver_does_not_take_for_too_long_is_told_in_its_thr
         proxy.clear()
         await company.alice.say(company.room, "!retry", thread=root["event_id"])
         await company.alice.see(company.room, says("Hello?"))
+
+
+async def test_a_bridge_whose_port_is_taken_says_so_and_ends(company: Company) -> None:
+    await company.bridge.stop()
+    taken = await asyncio.start_server(lambda *_: None, *company.smtp)
+    async with taken:
+        with pytest.raises(RuntimeError, match=r"The bridge cannot run: .*address already in use"):
+            await company.bridge.start()
+    assert not company.bridge.running
