@@ -9,7 +9,7 @@ import hashlib
 import hmac
 import logging
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import asdict
 from typing import Any
 
@@ -71,6 +71,7 @@ class Bridge:
         self.holds = Holds(memory, self.outward, self.rooms)
         self.queue = Queue([Line(memory, each, config.retry, self._changed) for each in self._destinations()], memory)
         self._registered = False
+        self._failed: dict[str, str] = {}
         self._stopping = asyncio.Event()
 
     def _destinations(self) -> list[MatrixDestination | ConnectorDestination]:
@@ -97,8 +98,9 @@ class Bridge:
         self.store.on_ready, self.store.on_timer = self.queue.push, self.holds.start
         async with asyncio.TaskGroup() as tasks, self._listening():
             delivering = tasks.create_task(self.queue.run())
-            others = [tasks.create_task(part) for part in (self._be_known(), self.holds.run(), self._keep_house())]
-            others += [tasks.create_task(each.run()) for each in self.connectors.values()]
+            parts = {"rooms": self._be_known, "holds": self.holds.run, "retention": self._keep_house}
+            parts |= {name: each.run for name, each in self.connectors.items()}
+            others = [tasks.create_task(self._kept(*part)) for part in parts.items()]
             await self._stopping.wait()
             for task in others:
                 task.cancel()
@@ -110,10 +112,24 @@ class Bridge:
     def stop(self) -> None:
         self._stopping.set()
 
+    async def _kept(self, name: str, part: Callable[[], Awaitable[None]]) -> None:
+        """Run a part until we stop; one that fails is told and tried again, and the others go on."""
+        wait = 1.0
+        while True:
+            try:
+                return await part()
+            except Exception as error:  # a taken port, a full disk: what it is, the operator must find out
+                log.exception("%s failed, trying again in %d s", name, wait)
+                self._failed[name] = f"{type(error).__name__}: {error}"
+            await asyncio.sleep(wait)
+            wait = min(60.0, wait * 2)
+            self._failed.pop(name, None)
+
     async def _remember(self) -> None:
         await self.ghosts.load()
         for alias, room in (await self.store.transact(lambda tx: tx.people.aliases())).items():
             self.places.recall(alias, room)
+        self.places.encrypted |= await self.store.transact(lambda tx: tx.people.encrypted())
         await self.store.transact(self.outward.ask_again)
 
     async def _be_known(self) -> None:
@@ -223,6 +239,7 @@ class Bridge:
         """What is not ready, by name."""
         found = {name: line.trouble for name, line in self.queue.lines.items() if line.trouble}
         found |= {name: "not listening yet" for name, each in self.connectors.items() if not each.started()}
+        found |= self._failed
         if not self._registered:
             found["homeserver"] = "the bot is not registered yet"
         elif not self.rooms.all_caught_up:

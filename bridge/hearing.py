@@ -65,6 +65,8 @@ class Hearing:
         elif event.type == "m.room.member" and event.state_key:
             self._member(tx, event, event.state_key)
         elif event.type == "m.room.encryption":
+            tx.people.is_encrypted(event.room)
+            self._places.encrypted.add(event.room)
             self._places.post(tx, Post(event.room, self._say("encrypted"), notice=True))
             self._places.tell_operators(tx, self._say("encrypted") + f" ({self._places.name(event.room)})")
 

@@ -87,7 +87,8 @@ class Hub:
 
     def _named(self, tx: Tx, envelope: Envelope, name: str) -> int:
         found = tx.conversations.item_named(envelope.connector, name)
-        return tx.conversations.add_item(envelope.connector, name, bare_title(envelope.title)) if found is None else found
+        title = bare_title(envelope.title)
+        return tx.conversations.add_item(envelope.connector, name, title) if found is None else found
 
     def _remember(self, tx: Tx, envelope: Envelope, item: int, belongs: bool) -> None:
         """A stranger can neither claim others' ids nor bring people in."""

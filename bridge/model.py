@@ -65,8 +65,8 @@ class Envelope:
     """One message as it arrived from a tool, parsed at the edge.
 
     `refs` names the messages or items it answers, nearest first; `item` the item itself where the tool has a name for
-    it (a ticket's number), "" where the item is known by its messages only (a mail thread). `memo` comes back to the plugin when
-    somebody answers this message.
+    it (a ticket's number), "" where the item is known by its messages only (a mail thread). `memo` comes back to the
+    plugin when somebody answers this message.
     """
 
     connector: str

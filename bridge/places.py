@@ -34,6 +34,7 @@ class Places:
         self._resolved: dict[str, str] = {}
         self._fresh: set[str] = set()
         self.management = ""
+        self.encrypted: set[str] = set()  # nothing is carried there until encrypted rooms can be read
 
     def resolve(self, name: str, room: str) -> None:
         """Room id of an alias, or of itself."""

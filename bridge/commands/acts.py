@@ -55,7 +55,8 @@ class Acts:
     def _meant(self, tx: Tx, answers: str, conversation: Conversation) -> Message | None:
         """The message from outside that a rich reply to the event `answers` points at."""
         message = tx.conversations.message_of_event(answers) if answers else None
-        outside = message and message.conversation == conversation.id and message.role in ("inward", "automatic", "stranger")
+        roles = ("inward", "automatic", "stranger")
+        outside = message and message.conversation == conversation.id and message.role in roles
         return message if outside else None
 
     def _draft(self, tx: Tx, event: RoomEvent, conversation: Conversation, answered: Message | None) -> Draft:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import time
 import zlib
 from collections import OrderedDict
@@ -67,7 +68,10 @@ class MatrixDestination:
         return await act(delivery, payload.load(kind, delivery.payload))  # type: ignore[operator, no-any-return]
 
     async def prepare(self, delivery: Delivery) -> None:
-        """Nothing: what a message needs is part of sending it."""
+        """What belongs to a conversation waits when its room is encrypted: never in plaintext."""
+        encrypted = self._places.encrypted
+        if encrypted and delivery.conversation and json.loads(delivery.payload)["room"] in encrypted:
+            raise Deferred("the room is encrypted")
 
     async def came_back(self) -> None:
         """What happened in the rooms meanwhile must be known before anything leaves."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from dataclasses import replace
 from typing import Any
+from urllib.parse import quote
 
 from mautrix.errors import MatrixRequestError
 
@@ -54,7 +55,7 @@ class Fetch:
     async def event(self, room: str, event: str) -> RoomEvent | None:
         """An event of a room, or None when the homeserver does not show it."""
         try:
-            raw = await self._ghosts.bot.call("GET", f"_matrix/client/v3/rooms/{room}/event/{event}")
+            raw = await self._ghosts.bot.call("GET", f"_matrix/client/v3/rooms/{room}/event/{quote(event, safe='')}")
         except MatrixRequestError:
             return None
         found = parse({"room_id": room, **raw})
@@ -85,7 +86,7 @@ class Fetch:
         return replace(draft, transcript="\n\n".join(reversed(lines.values())), parts=(*draft.parts, *lines))
 
     async def _of_thread(self, room: str, root: str) -> list[RoomEvent]:
-        bot = self._ghosts.bot
+        bot, root = self._ghosts.bot, quote(root, safe="")
         found: list[dict[str, Any]] = []
         query = {"dir": "f", "limit": str(PAGE)}
         try:

@@ -44,6 +44,7 @@ class Rooms:
         self._hear = hear
         self._trusted: dict[str, asyncio.Event] = {}
         self._look = asyncio.Event()
+        self._absent: set[str] = set()  # rooms the bot was removed from
         self._outages = 0
         self._reading: defaultdict[str, asyncio.Lock] = defaultdict(asyncio.Lock)
         self._read_at: dict[str, float] = {}  # when `settle` last began to read, on the monotonic clock
@@ -54,8 +55,8 @@ class Rooms:
         return self._gate(room).is_set()
 
     async def caught_up(self, room: str) -> None:
-        """Wait until everything that happened in a mapped room is known."""
-        if room in self._places.mapped():
+        """Wait until everything that happened in a mapped room is known. One without the bot keeps nobody waiting."""
+        if room in self._places.mapped() and room not in self._absent:
             await self._gate(room).wait()
 
     async def settle(self, room: str, fresh: float = 0.0) -> None:
@@ -63,6 +64,8 @@ class Rooms:
 
         A reading that began up to `fresh` seconds ago is enough. Raises `Deferred` when the room cannot be read.
         """
+        if room in self._places.encrypted:
+            raise Deferred("the room is encrypted")
         asked = time.monotonic()
         async with self._reading[room]:
             if self._read_at.get(room, -fresh) >= asked - fresh:
@@ -112,16 +115,30 @@ class Rooms:
             outages = self._outages
             try:
                 await self._read(room)
-            except (Unavailable, Deferred, OSError, Error) as error:
+            except Deferred as error:  # the homeserver answers: the bot is no longer in this room
+                log.warning("catch-up of %s waits: %s", room, error)
+                self._gate(room).clear()
+                self._absent.add(room)
+                complete = await self._came_back_to(room) and complete
+            except (Unavailable, OSError, Error) as error:
                 log.warning("catch-up of %s waits: %s", room, error)
                 self._gate(room).clear()
                 complete = False
             else:
+                self._absent.discard(room)
                 if outages == self._outages:  # else it may have been read before the outage
                     self._gate(room).set()
         if complete:
             await self._ask_to_push()
         return complete
+
+    async def _came_back_to(self, room: str) -> bool:
+        """Be in a room again that the bot was removed from, when it may; it is read in the next round."""
+        with contextlib.suppress(Unavailable, Deferred, OSError, Error, MatrixRequestError):
+            await self.prepare(room)
+            self.look()
+            return True
+        return False
 
     async def _ask_to_push(self) -> None:
         """The homeserver tries again now to hand over what it holds, not after its back-off of up to 8 minutes."""
@@ -159,11 +176,11 @@ class Rooms:
             self._places.management = room
 
     async def prepare(self, room: str) -> None:
-        """Be in the room and know its people by name."""
-        if not self._ghosts.is_in(self._config.bot_mxid, room):
-            await self._ghosts.join(self._config.bot_mxid, room)
-        answer = await self._ghosts.bot.call("GET", f"_matrix/client/v3/rooms/{room}/joined_members")
-        members = answer.get("joined", {})
+        """Be in the room and know its people by name; a room that is encrypted is taken note of."""
+        members = (await self._members(room)).get("joined", {})
+        if await self._is_encrypted(room):
+            await self._store.transact(lambda tx: tx.people.is_encrypted(room))
+            self._places.encrypted.add(room)
         names = {
             mxid: member.get("display_name") or mxid[1:].partition(":")[0]
             for mxid, member in members.items()
@@ -175,6 +192,23 @@ class Rooms:
                 tx.people.named(mxid, display)
 
         await self._store.transact(learn)
+
+    async def _members(self, room: str) -> dict[str, Any]:
+        """The people in the room. The bot joins when it is not there, whatever it believed. Raises `Deferred`."""
+        path = f"_matrix/client/v3/rooms/{room}/joined_members"
+        if self._ghosts.is_in(self._config.bot_mxid, room):
+            with contextlib.suppress(MatrixRequestError):  # it was removed, and perhaps invited again
+                return await self._ghosts.bot.call("GET", path)
+            await self._ghosts.forget(self._config.bot_mxid, room)
+        await self._ghosts.join(self._config.bot_mxid, room)
+        return await self._ghosts.bot.call("GET", path)
+
+    async def _is_encrypted(self, room: str) -> bool:
+        try:
+            await self._ghosts.bot.call("GET", f"_matrix/client/v3/rooms/{room}/state/m.room.encryption")
+        except MatrixRequestError:
+            return False
+        return True
 
     # --- catch-up
 
@@ -201,7 +235,7 @@ class Rooms:
         try:
             return await self._ghosts.bot.call("GET", path, **query)
         except MatrixRequestError as error:
-            raise Unavailable(f"the homeserver does not show the room: {error}") from None
+            raise Deferred(f"the homeserver does not show the room: {error}") from None
 
     async def _mark(self, room: str, marker: str) -> None:
         if marker:

@@ -240,7 +240,9 @@ class Conversations:
         )
 
     def last_original(self, conversation: int) -> Message | None:
-        return self._message("conversation = ? AND original IS NOT NULL AND role <> 'report' ORDER BY id DESC LIMIT 1", conversation)
+        return self._message(
+            "conversation = ? AND original IS NOT NULL AND role <> 'report' ORDER BY id DESC LIMIT 1", conversation
+        )
 
     def answerable(self, conversation: int, item: int) -> Message | None:
         """The newest message of an item that an answer can follow, ours included."""

@@ -42,6 +42,13 @@ class People:
     def mark(self, room: str, marker: str) -> None:
         self._db.execute("INSERT OR REPLACE INTO room VALUES (?, ?)", (room, marker))
 
+    def encrypted(self) -> set[str]:
+        """Rooms that are encrypted: nothing is carried there."""
+        return {room for (room,) in self._db.execute("SELECT room FROM encrypted").fetchall()}
+
+    def is_encrypted(self, room: str) -> None:
+        self._db.execute("INSERT OR IGNORE INTO encrypted VALUES (?)", (room,))
+
     def aliases(self) -> dict[str, str]:
         """Room id by alias, as last resolved."""
         return dict(self._db.execute("SELECT alias, room FROM alias").fetchall())

@@ -80,11 +80,12 @@ class DiskSpool:
 
     def expire(self, before: float) -> int:
         """Remove files not kept again since `before`; returns how many. Blocking: call it in a thread."""
-        old = [path for path in self.folder.glob("??/*") if path.stat().st_mtime < before]
-        for path in old:
-            if path.stat().st_mtime < before:  # not kept again meanwhile
+        removed = 0
+        for path in self.folder.glob("??/*"):
+            if path.stat().st_mtime < before:
                 path.unlink(missing_ok=True)
-        return len(old)
+                removed += 1
+        return removed
 
     async def _blob(self, digest: str) -> bytes | None:
         def find(connection: sqlite3.Connection) -> bytes | None:

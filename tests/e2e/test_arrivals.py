@@ -197,3 +197,41 @@ async def test_a_mail_for_nobody_is_refused_and_a_huge_one_too(company: Company)
             await smtp.mail("jane@customer.example", options=["SIZE=99999999"])
         assert refused.value.code == 552
         assert "MB" in refused.value.message
+
+
+async def test_a_strangers_own_signed_id_opens_no_other_conversation(company: Company) -> None:
+    room = company.room
+    secret = await company.post(sender=JANE, subject="Jane's", body="Jane's matter.")
+    root = await company.alice.see(room, says("Jane's matter."))
+    hers = await company.post(sender="mallory@evil.example", subject="Mallory's", body="Mallory's matter.")
+    other = await company.alice.see(room, says("Mallory's matter."))
+    await company.alice.say(room, "!reply Dear Mallory.", thread=other["event_id"])
+    ours = await company.sink.wait_for(lambda mail: "Dear Mallory" in mail.text)
+    await company.post(
+        sender="mallory@evil.example", subject="Re: Jane's", body="Let me in.", in_reply_to=secret["Message-ID"],
+        references=(hers["Message-ID"], ours["Message-ID"]),
+    )  # fmt: skip
+    shown = await company.alice.see(room, says("Let me in."))
+    assert thread_of(shown) == other["event_id"], "it belongs where it proves to belong"
+    await company.alice.say(room, "!reply Dear Jane.", thread=root["event_id"])
+    mail = await company.sink.wait_for(lambda mail: "Dear Jane" in mail.text)
+    assert list(mail.recipients) == ["jane@customer.example"]
+
+
+async def test_one_mail_to_three_rooms_that_refers_to_a_strangers_thread_is_taken_once_everywhere(
+    company: Company,
+) -> None:
+    rooms = [company.room, *[await company.alice.create_room(f"room {n}", invite=[company.bot]) for n in (1, 2, 3)]]
+    names = [f"team{n}@company.example" for n in range(4)]
+    await company.reconfigure(
+        connectors={"mail": {"mailboxes": [{"address": name} for name in names]}},
+        mappings=[{"connector": "mail", "scope": name, "room": room} for name, room in zip(names, rooms, strict=True)],
+    )
+    first = await company.post(to=names[0], sender=JANE, subject="First", body="For the first team.")
+    await company.alice.see(rooms[0], says("For the first team."))
+    bob = "bob@customer.example"
+    await company.post(
+        to=names[1:], sender=bob, subject="Fwd: First", body="For three.", in_reply_to=first["Message-ID"]
+    )
+    for room in rooms[1:]:
+        await company.alice.see(room, says("For three."))

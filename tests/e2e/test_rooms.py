@@ -66,3 +66,29 @@ async def test_the_bot_speaks_french(company: Company) -> None:
 async def test_a_room_that_becomes_encrypted_stops_with_a_notice(company: Company) -> None:
     await company.alice.put_state(company.room, "m.room.encryption", {"algorithm": "m.megolm.v1.aes-sha2"})
     await company.alice.see(company.room, says("encrypted", company.bot))
+
+
+async def test_nothing_of_a_conversation_is_shown_in_a_room_that_became_encrypted(company: Company) -> None:
+    mail = await company.post(sender=JANE, subject="Before", body="Still in clear.")
+    await company.alice.see(company.room, says("Still in clear."))
+    await company.alice.put_state(company.room, "m.room.encryption", {"algorithm": "m.megolm.v1.aes-sha2"})
+    await company.alice.see(company.room, says("encrypted", company.bot))
+    await company.post(sender=JANE, subject="Re: Before", body="Not in clear.", in_reply_to=mail["Message-ID"])
+    await company.alice.say(company.room, "!help")
+    await company.alice.see(company.room, says("!original", company.bot))
+    await company.bridge.stop()
+    await company.bridge.start(wait=False)
+    other = await company.alice.create_room("another", invite=[company.bot])
+    await company.alice.see(other, says("not mapped yet", company.bot))
+    assert not [event for event in company.alice.timeline(company.room) if "Not in clear" in str(event)]
+
+
+async def test_a_bot_that_was_removed_comes_back_when_it_is_invited_and_what_waited_is_shown(company: Company) -> None:
+    mail = await company.post(sender=JANE, subject="Removed", body="Before it was removed.")
+    await company.alice.see(company.room, says("Before it was removed."))
+    await company.alice.client.room_kick(company.room, company.bot)
+    await company.post(
+        sender="new@customer.example", subject="Re: Removed", body="While it was away.", in_reply_to=mail["Message-ID"]
+    )
+    await company.alice.invite(company.room, company.bot)
+    await company.alice.see(company.room, says("While it was away."), timeout=40)

@@ -125,3 +125,6 @@ CREATE INDEX sent_to_account ON sent_to (account, at);
 
 -- Rooms by alias, as last resolved: mail is taken although the homeserver is down when we start.
 CREATE TABLE alias (alias TEXT PRIMARY KEY, room TEXT NOT NULL) WITHOUT ROWID;
+
+-- Rooms that were found encrypted; there is no way back (Matrix spec, m.room.encryption).
+CREATE TABLE encrypted (room TEXT PRIMARY KEY) WITHOUT ROWID;
