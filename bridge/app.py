@@ -37,7 +37,7 @@ from bridge.places import Places
 from bridge.queue import Line, Queue
 from bridge.store import Store, Tx
 from bridge.texts import Texts
-from bridge.web.admin import admin, socket_of
+from bridge.web.admin import admin, bound, socket_of
 
 log = logging.getLogger(__name__)
 
@@ -168,8 +168,7 @@ class Bridge:
         socket.unlink(missing_ok=True)
         try:
             await web.TCPSite(public, host.strip("[]"), int(port), reuse_address=True).start()
-            await web.UnixSite(private, str(socket)).start()
-            socket.chmod(0o600)
+            await web.SockSite(private, bound(socket)).start()
             yield
         finally:
             await public.cleanup()

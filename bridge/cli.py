@@ -8,6 +8,7 @@ import json
 import logging
 import signal
 import sys
+import unicodedata
 from pathlib import Path
 from typing import Any
 
@@ -92,7 +93,10 @@ def _dead_letters(options: argparse.Namespace) -> int:
 
 async def _on_letters(settings: config.Config, connectors: dict[str, Any], what: str, uid: str) -> int:
     """Ask the running bridge; when none runs, do it on the store itself."""
-    socket = socket_of(settings.data)
+    try:
+        socket = socket_of(settings.data)
+    except PermissionError as error:
+        sys.exit(f"The running bridge cannot be asked: {error}")
     if not await _answers(socket):
         async with app.opened(settings, connectors) as bridge:
             return await _act(what, uid, bridge.dead_letters, bridge.replay)
@@ -125,7 +129,7 @@ async def _act(what: str, uid: str, letters: Any, replay: Any) -> int:
     chosen = [each for each in found if uid in (each["uid"], "all", None)]
     if what == "list":
         for each in found:
-            print(f"{each['uid']}  {each['destination']:<10} {each['kind']:<8} {each['error']}")
+            print(f"{each['uid']}  {each['destination']:<10} {each['kind']:<8} {printable(each['error'])}")
         print(f"{len(found)} dead letters" if found else "No dead letters.")
         return 0
     if not chosen:
@@ -133,7 +137,14 @@ async def _act(what: str, uid: str, letters: Any, replay: Any) -> int:
         return 1
     for each in chosen:
         if what == "show":
-            print(json.dumps({**each, "payload": json.loads(each["payload"])}, indent=2, ensure_ascii=False))
+            shown = json.dumps({**each, "payload": json.loads(each["payload"])}, indent=2, ensure_ascii=False)
+            print(*map(printable, shown.split("\n")), sep="\n")
         else:
             print(f"{each['uid']}: {'will be tried again' if await replay(each['uid']) else 'no longer there'}")
     return 0
+
+
+def printable(text: str) -> str:
+    """What another server said, on one line and harmless to a terminal: a space for each control character."""
+    kept = (" " if unicodedata.category(one) in ("Cc", "Cf", "Cs", "Zl", "Zp") else one for one in text)
+    return "".join(kept)

@@ -8,7 +8,7 @@ from bridge import payload
 from bridge.connector import Connector
 from bridge.matrix.fetch import Fetch
 from bridge.matrix.rooms import Rooms
-from bridge.model import Delivery, Draft, Rejected
+from bridge.model import Deferred, Delivery, Draft, Rejected
 from bridge.outward import Outward, Refusal
 from bridge.places import Places
 from bridge.queue import Crossing
@@ -37,11 +37,14 @@ class ConnectorDestination:
         self._places = places
         self._say = say
         self._limit = limit
+        self._deferred: set[str] = set()  # what the other side asked to bring again later
 
     async def prepare(self, delivery: Delivery) -> None:
         """See that nothing waits in the room that would stop it; bring its files into the spool; apply the policy."""
         draft = payload.load(Draft, delivery.payload)
         await self._rooms.settle(draft.room, FRESH)
+        if self._outward.is_old(draft) and delivery.uid not in self._deferred:  # an outage: then it is asked again
+            await self._store.transact(self._outward.look_again, delivery.uid)
         files = await self._fetch.spooled(draft.files, self._limit)
         try:
             self._outward.check(replace(draft, files=files))  # now that the files' real sizes are known
@@ -60,7 +63,12 @@ class ConnectorDestination:
     async def deliver(self, delivery: Delivery) -> Crossing:
         """Hand it over. Raises what the connector raises."""
         draft = payload.load(Draft, delivery.payload)
-        sent = await self._connector.send(delivery, draft)
+        self._deferred.discard(delivery.uid)
+        try:
+            sent = await self._connector.send(delivery, draft)
+        except Deferred:
+            self._deferred.add(delivery.uid)
+            raise
         return lambda tx: self._outward.sent(tx, delivery, draft, sent)
 
     def gave_up(self, tx: Tx, delivery: Delivery, reason: str) -> bool:
@@ -74,6 +82,10 @@ class ConnectorDestination:
             ),
         )
         return False
+
+    def waits(self, tx: Tx, delivery: Delivery, reason: str) -> None:
+        """The preview says that it waits, and why."""
+        self._outward.waits(tx, delivery, reason)
 
     async def came_back(self) -> None:
         """Nothing to do: its lanes go on by themselves."""

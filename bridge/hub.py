@@ -38,10 +38,11 @@ class Hub:
         news: list[Conversation] = []
         for room, scope in rooms.items():
             if tx.conversations.first_time(f"{envelope.connector} {room} {envelope.key}"):
-                news.append(self._arrive(tx, envelope, room, scope))
+                news += self._arrive(tx, envelope, room, scope)
         self._name_each_other(tx, envelope.connector, news)
 
-    def _arrive(self, tx: Tx, envelope: Envelope, room: str, scope: str) -> Conversation:
+    def _arrive(self, tx: Tx, envelope: Envelope, room: str, scope: str) -> list[Conversation]:
+        """Put it into its conversation in a room; returns that when it is a new one."""
         item, others, belongs = self._item(tx, envelope, room)
         conversation = tx.conversations.of_item(item, room)
         first = conversation is None
@@ -57,7 +58,7 @@ class Hub:
         if role == "inward" and not first:
             self._outward.pause_all(tx, conversation, self._say("why-new-message"))
         self._tell_related(tx, conversation, others)
-        return conversation
+        return [conversation] if first else []
 
     # --- where it belongs
 
@@ -157,12 +158,20 @@ class Hub:
     # --- conversations that know of each other
 
     def _name_each_other(self, tx: Tx, connector: str, news: list[Conversation]) -> None:
+        """Conversations that an item has just begun in, and those it had: each is told of the others, once."""
+        new = {conversation.id for conversation in news}
         for conversation in news:
-            for item in tx.conversations.items_of(conversation.id):
-                others = tx.conversations.elsewhere(item.id, conversation.id) if item.connector == connector else []
-                if others:
-                    rooms = ", ".join(sorted({self._places.name(other.room) for other in others}))
-                    self._notice(tx, conversation, self._say("elsewhere", rooms=rooms))
+            items = [item for item in tx.conversations.items_of(conversation.id) if item.connector == connector]
+            others = [other for item in items for other in tx.conversations.elsewhere(item.id, conversation.id)]
+            self._tell_elsewhere(tx, conversation, others)
+            for other in others:
+                if other.id not in new:
+                    self._tell_elsewhere(tx, other, [conversation])
+
+    def _tell_elsewhere(self, tx: Tx, conversation: Conversation, others: list[Conversation]) -> None:
+        if others:
+            rooms = ", ".join(sorted({self._places.name(other.room) for other in others}))
+            self._notice(tx, conversation, self._say("elsewhere", rooms=rooms))
 
     def _tell_related(self, tx: Tx, conversation: Conversation, items: list[int]) -> None:
         """A message that could join two conversations goes to its nearest ancestor's; the other gets a link."""

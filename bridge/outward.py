@@ -133,7 +133,7 @@ class Outward:
             tx.queue.drop(uid)
             draft = payload.load(Draft, delivery.payload)
             body = self._say("cannot-answer", reason=reason)
-            self._notice(tx, delivery, draft, body)
+            self._notice(tx, delivery, draft, body, mentions=(draft.author,))
 
     # --- stopped, changed, paused
 
@@ -234,10 +234,21 @@ class Outward:
     def ask_again(self, tx: Tx) -> None:
         """After a start: what was released long ago and certainly has not left is asked again."""
         for delivery in tx.queue.drafts_ready():
-            draft = payload.load(Draft, delivery.payload)
-            age = time.time() - draft.asked
-            if delivery.doubt is None and not draft.pending and age > self._config.outward.ask_again:
-                self.pause(tx, delivery, self._say("why-old", minutes=round(age / 60)))
+            self.look_again(tx, delivery.uid)
+
+    def look_again(self, tx: Tx, uid: str) -> None:
+        """The same for one draft, as before an attempt after a long outage."""
+        delivery = tx.queue.get(uid)
+        if delivery is None or delivery.state != "ready" or delivery.doubt is not None:
+            return
+        draft = payload.load(Draft, delivery.payload)
+        if self.is_old(draft):
+            minutes = round((time.time() - draft.asked) / 60)
+            self.pause(tx, delivery, self._say("why-old", minutes=minutes))
+
+    def is_old(self, draft: Draft) -> bool:
+        """Asked so long ago that nobody expects any more that it leaves; what some have already is not stopped."""
+        return not draft.pending and time.time() - draft.asked > self._config.outward.ask_again
 
     # --- left, or not
 
@@ -279,13 +290,20 @@ class Outward:
             body += "\n" + self._say("preview-waiting", to=_named(draft.pending))
         self._reword(tx, delivery, draft, body)
 
+    def waits(self, tx: Tx, delivery: Delivery, reason: str) -> None:
+        """The other side asks to come again later: the preview says so, for that may take days."""
+        draft = payload.load(Draft, delivery.payload)
+        if not draft.pending:  # else it says already for whom
+            self._reword(tx, delivery, draft, self._say("preview-deferred", connector=draft.connector, reason=reason))
+
     def gave_up(self, tx: Tx, delivery: Delivery, reason: str) -> None:
         """It will not leave by itself any more: the author is told why."""
         draft = payload.load(Draft, delivery.payload)
         self._unmark(tx, delivery, draft, HELD)
         self._mark(tx, delivery, draft, FAILED)
         to = _named(draft.pending or draft.recipients.all)
-        self._notice(tx, delivery, draft, self._say("failed", to=to, reason=reason), mentions=(draft.author,))
+        body = self._say("failed" if delivery.doubt is None else "failed-perhaps", to=to, reason=reason)
+        self._notice(tx, delivery, draft, body, mentions=(draft.author,))
 
     def retry(self, tx: Tx, delivery: Delivery) -> None:
         """A dead draft is asked again, with a new preview and a new hold."""

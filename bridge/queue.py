@@ -15,10 +15,12 @@ from typing import Protocol, TypeVar
 from bridge.config import Retry
 from bridge.model import Deferred, Delivery, Rejected, Unavailable
 from bridge.store import Error, Store, Tx
+from bridge.store.queue import passes
 
 log = logging.getLogger(__name__)
 
 PAGE = 100  # deliveries of one lane in memory; the rest waits in the database
+MOST = 10_000  # deliveries of all lanes in memory
 ODD_ATTEMPTS = 12  # attempts at a delivery that fails in a way nobody foresaw
 
 T = TypeVar("T")
@@ -43,6 +45,9 @@ class Destination(Protocol):
     def gave_up(self, tx: Tx, delivery: Delivery, reason: str) -> bool:
         """Tell people about a dead letter; True when the row may go, for something else stands for it."""
 
+    def waits(self, tx: Tx, delivery: Delivery, reason: str) -> None:
+        """It was `Deferred` for the first time: people may want to know why nothing happens."""
+
     async def came_back(self) -> None:
         """The destination answers again after it did not."""
 
@@ -57,6 +62,10 @@ class Lane:
     missed: bool = False  # something was committed while the database was read
     last: int = 0
     scheduled: bool = False  # waits for a worker, for its time, or is being worked on
+    odd: int = 0  # of the first delivery: failures nobody foresaw
+    downs: int = 0  # failures that looked like the destination's
+    answers: int = 0  # what the line had heard at the last of these
+    told: bool = False  # people know that it was asked to wait
 
 
 class Line:
@@ -76,6 +85,8 @@ class Line:
         self._probing = asyncio.Lock()
         self._preparing: set[asyncio.Task[object]] = set()
         self._failures = 0
+        self._answers = 0  # a yes or a no: either shows that the destination is there
+        self._held = 0  # deliveries in memory
         self._told = False
         self._wait = 0.0
         self._stopping = asyncio.Event()
@@ -86,18 +97,28 @@ class Line:
 
     def push(self, delivery: Delivery) -> None:
         lane = self._lanes.get(delivery.lane) or self._lanes.setdefault(delivery.lane, Lane(delivery.lane))
-        if lane.spilled or len(lane.backlog) >= PAGE:
+        if lane.spilled or len(lane.backlog) >= PAGE or self._held >= MOST:
             lane.spilled = lane.missed = True
         else:
             lane.backlog.append(delivery)
+            self._held += 1
         self._schedule(lane)
 
     def reopen(self, name: str) -> None:
         """A lane that the database has something for."""
         lane = self._lanes.setdefault(name, Lane(name))
-        lane.backlog.clear()  # what was pushed before is read again, behind what is older
-        lane.spilled = True
+        self._forget(lane)  # what was pushed before is read again, behind what is older
         self._schedule(lane)
+
+    def _forget(self, lane: Lane) -> None:
+        """The database knows better what is in the lane."""
+        self._held -= len(lane.backlog)
+        lane.backlog.clear()
+        lane.spilled = True
+
+    def _put_back(self, lane: Lane, delivery: Delivery) -> None:
+        lane.backlog.appendleft(delivery)
+        self._held += 1
 
     def _schedule(self, lane: Lane) -> None:
         if not lane.scheduled:
@@ -124,16 +145,12 @@ class Line:
             lane = await self._ready.get()
             if lane is None or self._stopping.is_set():
                 return
-            if self._up.is_set():
-                await self._step(lane)
-            else:
-                await self._wait_and_probe(lane)
+            await (self._step(lane) if self._up.is_set() else self._wait_and_probe(lane))
 
     async def _wait_and_probe(self, lane: Lane) -> None:
         """While the destination is down, one worker at a time tries, with the next lane each time."""
         async with self._probing:
-            probe = not self._up.is_set()
-            if probe:
+            if probe := not self._up.is_set():
                 await self._pause(self._wait)
                 if not self._stopping.is_set():
                     await self._step(lane)
@@ -153,7 +170,7 @@ class Line:
             if delay <= 0:
                 delay = await self._attempt(lane, delivery)
             else:
-                lane.backlog.appendleft(delivery)
+                self._put_back(lane, delivery)
         lane.scheduled = False
         if delivery is None and not lane.backlog and not lane.spilled:
             self._lanes.pop(lane.name, None)
@@ -166,15 +183,17 @@ class Line:
     async def _next(self, lane: Lane) -> Delivery | None:
         while not lane.backlog and lane.spilled:
             lane.missed = False
-            page = await self._commit(lambda tx: tx.queue.head(lane.name, lane.last, PAGE))
+            limit = PAGE if self._held < MOST else 1
+            page = await self._commit(lambda tx, limit=limit: tx.queue.head(lane.name, lane.last, limit))  # type: ignore[misc]
             lane.backlog.extend(map(self._of_earlier_life, page))
-            lane.spilled = len(page) == PAGE or lane.missed
-            if not page and not lane.missed:
-                break
+            self._held += len(page)
+            lane.spilled = len(page) == limit or lane.missed
         if not lane.backlog:
             return None
         delivery = lane.backlog.popleft()
-        lane.last = delivery.id
+        self._held -= 1
+        if delivery.id != lane.last:
+            lane.last, lane.odd, lane.downs, lane.told = delivery.id, 0, 0, False
         return delivery
 
     def _of_earlier_life(self, row: Delivery) -> Delivery:
@@ -187,9 +206,20 @@ class Line:
 
     async def _attempt(self, lane: Lane, delivery: Delivery) -> float:
         """Returns the seconds until the lane may go on."""
-        probe, tried = not self._up.is_set(), delivery
         try:
             await self._prepared(delivery)
+        except Rejected as error:
+            return await self._bury(delivery, str(error))
+        except Exception as error:  # noqa: BLE001 - nothing was handed over: it says nothing about the destination
+            log.warning("delivery %s cannot be prepared: %r", delivery.uid, error)
+            odd = not (isinstance(error, Unavailable | Deferred) or passes(error))
+            late = replace(delivery, attempts=delivery.attempts + 1)
+            return await self._later(lane, late, str(error) or type(error).__name__, odd=odd)
+        return await self._handed_over(lane, delivery)
+
+    async def _handed_over(self, lane: Lane, delivery: Delivery) -> float:
+        probe, tried = not self._up.is_set(), delivery
+        try:
             begun = await self._begun(delivery)
             if begun is None:
                 return 0.0
@@ -199,16 +229,15 @@ class Line:
             return await self._is_down(lane, self._not_taken(tried, delivery), error, probe=probe)
         except Rejected as error:
             await self._is_up()
-            return await self._bury(tried, str(error))
+            doubt = delivery.doubt if self.destination.careful else tried.doubt
+            return await self._bury(replace(tried, doubt=doubt), str(error))
         except Deferred as error:
             await self._is_up()
-            return await self._later(lane, self._not_taken(tried, delivery), str(error))
-        except Error as error:  # our own trouble; it says nothing about the message
-            log.exception("the database failed while a delivery was under way")
-            return await self._later(lane, tried, str(error))
+            return await self._later(lane, self._not_taken(tried, delivery), str(error), asked=True)
         except Exception as error:  # whatever it is, the message is kept and the other lanes go on
             log.exception("delivery %s to %s failed", tried.uid, self.destination.name)
-            return await self._later(lane, tried, f"{type(error).__name__}: {error}", odd=True)
+            late = replace(tried, doubt=tried.doubt or time.time())
+            return await self._later(lane, late, f"{type(error).__name__}: {error}", odd=not passes(error))
         await self._is_up()
         return await self._cross_out(lane, tried, crossing)
 
@@ -231,8 +260,7 @@ class Line:
 
     def _not_taken(self, tried: Delivery, before: Delivery) -> Delivery:
         """After a refusal. Where attempts are noted, doubt is what it was before; elsewhere an answer may be lost."""
-        doubt = before.doubt if self.destination.careful else tried.doubt or time.time()
-        return replace(tried, doubt=doubt)
+        return replace(tried, doubt=before.doubt if self.destination.careful else tried.doubt or time.time())
 
     async def _cross_out(self, lane: Lane, delivery: Delivery, crossing: Crossing) -> float:
         def rule(tx: Tx) -> float | None:
@@ -240,7 +268,7 @@ class Line:
             if again is None:
                 tx.queue.remove(delivery.id)
             else:
-                tx.queue.postpone(delivery, again, "")
+                tx.queue.postpone(replace(delivery, doubt=None), again, "")  # an answer leaves no doubt
             return again
 
         try:
@@ -250,8 +278,8 @@ class Line:
             return await self._bury(delivery, f"delivered, but {type(error).__name__}: {error}")
         if again is None:
             return 0.0
-        lane.spilled, lane.last = True, delivery.id - 1  # the row was amended: read it again
-        lane.backlog.clear()
+        lane.last = delivery.id - 1
+        self._forget(lane)  # the row was amended: read it again
         return max(0.01, again - time.time())
 
     async def _commit(self, rule: Callable[[Tx], T], *, patient: bool = False) -> T:
@@ -261,21 +289,29 @@ class Line:
             try:
                 return await commit(rule)
             except (OSError, Error) as error:
+                if not passes(error):
+                    raise
                 log.error("the database cannot be used, trying again: %s", error)
             if self._stopping.is_set():
                 raise asyncio.CancelledError
             await self._pause(1)
 
-    async def _later(self, lane: Lane, delivery: Delivery, error: str, *, odd: bool = False) -> float:
-        late = replace(delivery, attempts=max(1, delivery.attempts))
-        hopeless = odd and late.attempts >= ODD_ATTEMPTS and not self.destination.careful
-        if hopeless or time.time() - late.created > self._retry.give_up:
-            return await self._bury(late, error)
-        if not self.destination.careful:
-            late = replace(late, doubt=late.doubt or time.time())
+    async def _later(self, lane: Lane, late: Delivery, why: str, *, odd: bool = False, asked: bool = False) -> float:
+        """Only this lane waits; what is too old, or fails too often in a way nobody foresaw, is given up."""
+        late = replace(late, attempts=max(1, late.attempts))
+        lane.odd += odd
+        if lane.odd >= ODD_ATTEMPTS or time.time() - late.created > self._retry.give_up:
+            return await self._bury(late, why)
         delay = self._backoff(late.attempts - 1)
-        await self._commit(lambda tx: tx.queue.postpone(late, time.time() + delay, error))
-        lane.backlog.appendleft(late)
+        tell, lane.told = asked and not lane.told, lane.told or asked
+
+        def rule(tx: Tx) -> None:
+            tx.queue.postpone(late, time.time() + delay, why)
+            if tell:
+                self.destination.waits(tx, late, why)
+
+        await self._commit(rule)
+        self._put_back(lane, late)
         return delay
 
     def _backoff(self, attempts: int) -> float:
@@ -302,10 +338,14 @@ class Line:
     async def _is_down(self, lane: Lane, delivery: Delivery, error: Exception, *, probe: bool) -> float:
         """The destination is in trouble, not the message: it stays first in its lane and one worker probes."""
         reason = str(error) or type(error).__name__
+        asked: float = getattr(error, "retry_after", None) or 0.0
+        again = lane.downs > 0 and lane.answers != self._answers  # others got an answer since: it is this one's trouble
+        lane.downs, lane.answers = lane.downs + 1, self._answers
+        if again and not probe:
+            return await self._later(lane, delivery, reason)
         if self.destination.careful:  # nothing was taken: it can be cancelled again
             await self._commit(lambda tx: tx.queue.postpone(delivery, 0, reason))
-        lane.backlog.appendleft(delivery)
-        asked: float = getattr(error, "retry_after", None) or 0.0
+        self._put_back(lane, delivery)
         if probe or self._up.is_set():
             self._wait = asked or self._backoff(self._failures)
             self._failures += 1
@@ -321,6 +361,7 @@ class Line:
         return 0.0
 
     async def _is_up(self) -> None:
+        self._answers += 1
         if self._up.is_set():
             return
         self._failures, self.trouble = 0, ""

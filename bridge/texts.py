@@ -29,8 +29,8 @@ CATALOGUE: dict[str, tuple[str, str]] = {
         "⚠️ Un message de {sender} ne peut être montré ici : {reason}. !original le donne tel quel.",
     ),
     "file-too-large": (
-        "⚠️ The file {name} ({size}) is larger than the homeserver takes: {reason}. !original has it.",
-        "⚠️ Le fichier {name} ({size}) dépasse la limite du serveur : {reason}. !original le contient.",
+        "⚠️ The file {name} ({size}) cannot be shown here: {reason}. !original has it.",
+        "⚠️ Le fichier {name} ({size}) ne peut être montré ici : {reason}. !original le contient.",
     ),
     # outward
     "preview": ("📤 To: {to}", "📤 À : {to}"),
@@ -64,6 +64,10 @@ CATALOGUE: dict[str, tuple[str, str]] = {
         "Not yet for {to}: their server asked to come again later.",
         "Pas encore pour {to} : leur serveur demande de revenir plus tard.",
     ),
+    "preview-deferred": (
+        "⏳ {connector} asks to wait: {reason}. It is tried again by itself; ❌ or !cancel stops it.",
+        "⏳ {connector} demande d'attendre : {reason}. Nouvel essai automatique ; ❌ ou !cancel l'arrête.",
+    ),
     "preview-stopped": (
         "✖️ Stopped for {others}. {to} have it already.",
         "✖️ Arrêté pour {others}. {to} l'ont déjà.",
@@ -77,6 +81,10 @@ CATALOGUE: dict[str, tuple[str, str]] = {
     "failed": (
         "⚠️ Not sent to {to}: {reason}\n!retry asks to send it again.",
         "⚠️ Non envoyé à {to} : {reason}\n!retry demande un nouvel envoi.",
+    ),
+    "failed-perhaps": (
+        "⚠️ Not confirmed for {to}, perhaps sent: {reason}\n!retry asks to send it again, as the same message.",
+        "⚠️ Non confirmé pour {to}, peut-être parti : {reason}\n!retry demande un nouvel envoi, du même message.",
     ),
     "bounced": (
         "⚠️ This message did not reach {recipient}: {reason}",

@@ -63,13 +63,16 @@ class Acts:
         """An empty draft to whom an answer goes: of the message meant, else the last from outside."""
         item = self._item(tx, conversation, answered)
         last = answered or tx.conversations.last_inward(conversation.id, item.id)
-        start = None if last else tx.conversations.start_of(conversation.id, item.id)
+        if answered is None and (last is None or last.role == "automatic"):  # no person outside has written
+            start = tx.conversations.start_of(conversation.id, item.id)
+        else:
+            start = None
         connector = self._connectors[item.connector]
-        if last is not None:
-            recipients = self._audience(connector, item, last)
-        elif start is not None:
+        if start is not None:
             recipients = payload.load(Recipients, start.memo)
             last = tx.conversations.answerable(conversation.id, item.id)
+        elif last is not None:
+            recipients = self._audience(connector, item, last)
         else:
             raise Refusal(self._nobody())
         title = (last.title if last else start.title if start else "") or item.title

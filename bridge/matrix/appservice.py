@@ -6,7 +6,6 @@ import hmac
 import json
 import logging
 from collections.abc import Awaitable, Callable
-from typing import Any
 
 from aiohttp import web
 
@@ -48,11 +47,9 @@ class _Pages:
         self._trouble = trouble
 
     def _let_in(self, request: web.Request) -> None:
-        """The token in constant time; in the header (v1) or, from old homeservers, in the query."""
+        """The token, compared in constant time; from the header only, since URLs end up in proxies' logs."""
         scheme, _, given = request.headers.get("Authorization", "").partition(" ")
-        if scheme.lower() != "bearer":
-            given = request.query.get("access_token", "")
-        if not given:
+        if scheme.lower() != "bearer" or not given:
             raise _refusal(web.HTTPUnauthorized, "M_MISSING_TOKEN", "no token was given")
         if not hmac.compare_digest(given.encode(errors="replace"), self._token):
             raise _refusal(web.HTTPForbidden, "M_FORBIDDEN", "this is not the hs_token of the registration")
@@ -94,7 +91,8 @@ class _Pages:
         return web.json_response({"live": True})
 
     async def ready(self, _: web.Request) -> web.Response:
-        trouble: dict[str, Any] = self._trouble()
+        """Names only: anybody may ask; the admin socket's /status has the reasons."""
+        trouble = sorted(self._trouble())
         return web.json_response({"ready": not trouble, "trouble": trouble}, status=503 if trouble else 200)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import time
 import zlib
@@ -73,6 +74,9 @@ class MatrixDestination:
         if encrypted and delivery.conversation and json.loads(delivery.payload)["room"] in encrypted:
             raise Deferred("the room is encrypted")
 
+    def waits(self, tx: Tx, delivery: Delivery, reason: str) -> None:
+        """Nothing: whoever could be told is in the room that does not take it."""
+
     async def came_back(self) -> None:
         """What happened in the rooms meanwhile must be known before anything leaves."""
         self._rooms.distrust()
@@ -130,17 +134,16 @@ class MatrixDestination:
         return crossing
 
     async def _reword(self, delivery: Delivery, new: Reword) -> Crossing:
-        await self._send(
-            self._ghosts.bot, delivery, new.room, "m.room.message",
-            content.edit(new.body, new.html, new.event, delivery.uid),
-        )  # fmt: skip
+        body = content.edit(new.body, new.html, new.event, delivery.uid)
+        with contextlib.suppress(_Forbidden):  # what comes behind it in the lane matters more
+            await self._send(self._ghosts.bot, delivery, new.room, "m.room.message", body)
         return lambda tx: None
 
     async def _mark(self, delivery: Delivery, mark: Mark) -> Crossing:
         body = content.reaction(mark.event, mark.key, delivery.uid)
         try:
             event = await self._send(self._ghosts.bot, delivery, mark.room, "m.reaction", body)
-        except _Annotated:
+        except (_Annotated, _Forbidden):
             return lambda tx: None
         return lambda tx: tx.conversations.marked(mark.event, mark.key, event)
 
@@ -188,8 +191,9 @@ class MatrixDestination:
 
         mxc = await bot.upload("preview.txt", "text/plain; charset=utf-8", len(data), chunks())
         file = File("preview.txt", "text/plain; charset=utf-8", len(data), mxc=mxc)
-        body_ = content.message(Post(room, file.name, file=file), delivery.uid, *thread, "")
-        await self._send(bot, replace(delivery, uid=f"{delivery.uid}.whole"), room, "m.room.message", body_)
+        whole = replace(delivery, uid=f"{delivery.uid}.whole")  # in the event too: it is not the preview
+        body_ = content.message(Post(room, file.name, file=file), whole.uid, *thread, "")
+        await self._send(bot, whole, room, "m.room.message", body_)
 
     async def _enter(self, delivery: Delivery, invitation: Enter) -> Crossing:
         await self._rooms.invited(invitation.room, invitation.sender)
@@ -240,13 +244,15 @@ class MatrixDestination:
     async def _uploaded(self, delivery: Delivery, post: Post, sender: Client) -> Post:
         """The file is put into the media repository and its address saved, before the event that shows it."""
         assert post.file is not None
-        name, type_, chunks = post.file.name, post.file.type, self._store.spool.stream(post.file)
+        chunks = self._store.spool.stream(post.file)
         try:
-            mxc = await sender.upload(name, type_, post.file.size, chunks)
-        except MatrixRequestError as error:
-            raise Rejected(str(error)) from None
+            first = await anext(chunks, b"")  # before the request: within it aiohttp would make this its own error
         except FileNotFoundError:
             raise Rejected(self._say("original-gone")) from None
+        try:
+            mxc = await sender.upload(post.file.name, post.file.type, post.file.size, _after(first, chunks))
+        except MatrixRequestError as error:
+            raise Rejected(str(error)) from None
         post = replace(post, file=replace(post.file, mxc=mxc))
         await self._store.transact(lambda tx: tx.queue.amend(delivery.uid, payload.dump(post)))
         return post
@@ -254,7 +260,7 @@ class MatrixDestination:
     async def _send(self, sender: Client, delivery: Delivery, room: str, type_: str, body: dict[str, Any]) -> str:
         """Send once: the homeserver remembers the transaction; beyond its memory we look into the room first."""
         if delivery.doubt and time.time() - delivery.doubt > MEMORY:
-            found = await self._rooms.find(room, delivery.uid, delivery.doubt)
+            found = await self._rooms.find(room, delivery.uid.removesuffix(".stub"), delivery.doubt)
             if found:
                 return found
         path = f"_matrix/client/v3/rooms/{room}/send/{type_}/{_transaction(delivery, sender)}"
@@ -274,7 +280,7 @@ class MatrixDestination:
             try:
                 return str((await sender.call("PUT", path, body))["event_id"])
             except MatrixRequestError as again:
-                raise Deferred(f"{sender.mxid} may not speak in {room}: {again}") from None
+                raise _Forbidden(f"{sender.mxid} may not speak in {room}: {again}") from None
         raise Rejected(f"{error.http_status} {error.errcode}: {error.message}")
 
     # --- giving up
@@ -285,6 +291,8 @@ class MatrixDestination:
             return True
         shown: Any = payload.load(self._kinds[delivery.kind][0], delivery.payload)
         room = shown.room
+        if isinstance(shown, Preview):
+            self._unasked(tx, shown.draft, reason)
         if isinstance(shown, Post) and shown.author:
             self._places.post(tx, Post(room, self._unshown(shown, reason), notice=True), delivery.conversation)
         self._places.tell_operators(
@@ -296,9 +304,25 @@ class MatrixDestination:
         )  # fmt: skip
         return False
 
+    def _unasked(self, tx: Tx, uid: str, reason: str) -> None:
+        """Nobody can see what would leave: its author is told to ask again."""
+        draft = tx.queue.get(uid)
+        if draft is not None and draft.state in ("asked", "held", "paused"):
+            self._outward.unfit(tx, uid, reason)
+
 
 class _Annotated(Exception):
     """The reaction is there already."""
+
+
+class _Forbidden(Deferred):
+    """Not even after joining again; somebody may grant the right."""
+
+
+async def _after(first: bytes, chunks: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
+    yield first
+    async for chunk in chunks:
+        yield chunk
 
 
 def _transaction(delivery: Delivery, sender: Client) -> str:

@@ -18,6 +18,11 @@ def new_uid() -> str:
     return os.urandom(20).translate(_LETTERS).decode()
 
 
+def passes(error: Exception) -> bool:
+    """Trouble of the disk or a lock; anything else the database says it would say again and again."""
+    return isinstance(error, OSError | sqlite3.OperationalError) or type(error) is sqlite3.DatabaseError
+
+
 class QueueTable:
     """Rows of the queue, within one transaction. `fresh` collects those that became ready in it."""
 

@@ -1,9 +1,12 @@
-"""The admin socket: a Unix socket in the data folder, readable by the bridge's own user only."""
+"""The admin socket: a Unix socket in the data folder (or, when its path is too long, in a folder of our own)."""
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import os
+import socket
+import stat
 import tempfile
 from pathlib import Path
 from typing import Any, Protocol
@@ -31,12 +34,41 @@ LONGEST = 100  # bytes of a Unix socket's path; the kernel takes 107 (unix(7))
 
 
 def socket_of(data: Path) -> Path:
-    """Where the admin socket of that data folder is; in the temporary folder when the path would be too long."""
-    socket = data / "admin.sock"
-    if len(os.fsencode(socket)) <= LONGEST:
-        return socket
+    """Where the admin socket of that data folder is; in a private temporary folder when the path would be too long.
+
+    Raises `PermissionError` when that folder is not ours alone.
+    """
+    path = data / "admin.sock"
+    if len(os.fsencode(path)) <= LONGEST:
+        return path
     name = hashlib.sha256(os.fsencode(data.absolute())).hexdigest()[:24]
-    return Path(tempfile.gettempdir()) / f"passerelle-{name}.sock"
+    return _private_folder() / f"{name}.sock"
+
+
+def _private_folder() -> Path:
+    """A temporary folder that nobody else can enter; somebody else may have made one of that name before us."""
+    folder = Path(tempfile.gettempdir()) / f"passerelle-{os.getuid()}"
+    with contextlib.suppress(FileExistsError):
+        folder.mkdir(mode=0o700)
+    found = folder.lstat()
+    if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.getuid() or stat.S_IMODE(found.st_mode) & 0o077:
+        raise PermissionError(f"{folder} must be a folder of our own with mode 0700: remove it, or shorten `data`")
+    return folder
+
+
+def bound(path: Path) -> socket.socket:
+    """A socket at that path, which from its first moment only our own user can connect to; replaces a left one."""
+    path.unlink(missing_ok=True)
+    listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    before = os.umask(0o177)  # of the whole process: no await in between
+    try:
+        listener.bind(os.fspath(path))
+    except OSError:
+        listener.close()
+        raise
+    finally:
+        os.umask(before)
+    return listener
 
 
 def admin(bridge: Running) -> web.Application:

@@ -15,8 +15,6 @@ from tests.crash.trouble import Killer, Trouble
 from tests.crash.verdict import Count, judge, stubs
 from tests.peers import until
 
-CALM = 300  # seconds in which everything must have arrived once nothing goes wrong any more
-
 
 @dataclass(frozen=True)
 class Plan:
@@ -27,6 +25,7 @@ class Plan:
     seconds: float  # that the kills are spread over
     customers: int = 6
     writing: float = 4  # seconds between two visits of a customer to our mail server, about
+    calm: float = 300  # seconds in which all must have arrived once nothing goes wrong any more
     answering: float = 3  # seconds between two answers of an employee, about
 
 
@@ -42,7 +41,7 @@ async def run(plan: Plan, folder: Path, say: Callable[[str], None]) -> Count:
         ]
         desks = [Desk(stage, each, customers, random.Random(f"{plan.seed} {each.name}")) for each in stage.staff]
         await _storm(plan, stage, customers, desks, count, say)
-        await _calm(stage, customers, desks, count, say)
+        await _calm(plan, stage, customers, desks, count, say)
         await judge(stage, customers, desks, count)
     count.seconds = round(time.monotonic() - began)
     for line in count.evidence[:50]:
@@ -70,7 +69,7 @@ async def _storm(
         trouble.end()
         stage.bridge.child.start()
         say("calm: nothing goes wrong any more")
-        await asyncio.wait(working, timeout=CALM)
+        await asyncio.wait(working, timeout=plan.calm)
         for task in working:
             task.cancel()
     count.kills = killer.done
@@ -96,11 +95,11 @@ async def _attend(desk: Desk, over: asyncio.Event) -> None:
 
 
 async def _calm(
-    stage: Stage, customers: list[Customer], desks: list[Desk], count: Count, say: Callable[[str], None]
+    plan: Plan, stage: Stage, customers: list[Customer], desks: list[Desk], count: Count, say: Callable[[str], None]
 ) -> None:
     """Wait until everything has arrived; then show what was too large, too."""
     await stage.bridge.ready(60)
-    await _drain(stage, desks, say)
+    await _drain(stage, desks, plan.calm, say)
     timelines = {room: await stage.timeline(room) for room in stage.rooms.values()}
     large = 0
     for each in customers:
@@ -113,12 +112,12 @@ async def _calm(
     stage.homeserver.clear()
     if large:
         await stage.dead_letters("replay", "all")
-        await _drain(stage, desks, say)
+        await _drain(stage, desks, plan.calm, say)
 
 
-async def _drain(stage: Stage, desks: list[Desk], say: Callable[[str], None]) -> None:
+async def _drain(stage: Stage, desks: list[Desk], seconds: float, say: Callable[[str], None]) -> None:
     """Until nothing waits in the bridge and every reply has left; what cannot, shows in the count."""
-    end = time.monotonic() + CALM
+    end = time.monotonic() + seconds
     told = 0.0
     while time.monotonic() < end:
         assert stage.bridge.running, f"the bridge ended by itself; its log ends:\n{stage.bridge.child.tail()}"

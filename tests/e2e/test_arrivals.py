@@ -171,6 +171,8 @@ async def test_one_mail_to_two_of_our_addresses(company: Company) -> None:
     again = await company.alice.see(company.room, says("Only support."))
     assert thread_of(again) == root["event_id"]
     assert not [event for event in company.alice.timeline(other) if "Only support." in body(event)]
+    told = [event for event in company.alice.timeline(company.room) if "also in" in body(event)]
+    assert len(told) == 1, "it is said once, not with every mail"
 
 
 async def test_a_mail_that_could_join_two_threads_goes_to_its_nearest_ancestors(company: Company) -> None:

@@ -21,6 +21,7 @@ from bridge.hearing import Hearing
 from bridge.hub import Hub
 from bridge.model import Address, Answered, Author, Draft, Envelope, Recipients, RoomEvent
 from bridge.outward import Outward, leaving
+from bridge.payload import Post as Shown
 from bridge.places import Places
 from bridge.store import Store, Tx
 from bridge.texts import Texts
@@ -97,6 +98,13 @@ class Office:
                 self.outward.shown(tx, uid, f"$preview-{uid}")
 
         await self.store.transact(rule)
+
+    async def posts(self, count: int) -> list[Shown]:
+        """What is said last in the rooms."""
+        rows = await self.store.transact(
+            lambda tx: tx.db.execute("SELECT payload FROM queue WHERE kind = 'post' ORDER BY id DESC").fetchmany(count)
+        )
+        return [payload.load(Shown, row[0]) for row in rows]
 
     async def state(self) -> str:
         row = await self.store.transact(
@@ -229,6 +237,48 @@ async def test_released_words_that_change_before_they_leave_are_held_again(offic
     assert await office.state() == "ready"
     await office.hear("!reply Goodbye", replaces=asked.id, thread="")
     assert await office.state() == "held"
+
+
+async def test_what_was_released_long_ago_is_asked_again_unless_it_may_have_left(office: Office) -> None:
+    await office.hear("!reply Hello")
+    await office.shown()
+    await office.store.transact(_end_hold, office.outward)
+    uid = await office.store.transact(_aged, time.time())
+    await office.store.transact(office.outward.look_again, uid)
+    assert await office.state() == "paused"
+    await office.store.transact(lambda tx: tx.queue.move(uid, "ready"))
+    await office.store.transact(_aged, time.time())
+    row = await office.store.transact(lambda tx: tx.queue.get(uid))
+    assert row is not None
+    await office.store.transact(lambda tx: tx.queue.begin(row))
+    await office.store.transact(office.outward.look_again, uid)
+    assert await office.state() == "ready"
+
+
+async def test_a_preview_that_cannot_be_shown_stops_its_draft_and_its_author_hears_why(office: Office) -> None:
+    await office.hear("!reply Hello")
+    (row,) = await office.store.transact(lambda tx: tx.queue.in_state("asked"))
+    await office.store.transact(office.outward.unfit, row.uid, "413 too large")
+    assert await office.drafts() == []
+    (last,) = await office.posts(1)
+    assert "413" in last.body
+    assert last.mentions == (ALICE,)
+
+
+async def test_a_draft_given_up_in_doubt_is_said_to_have_perhaps_left(office: Office) -> None:
+    await office.hear("!reply Hello")
+    (row,) = await office.store.transact(lambda tx: tx.queue.in_state("asked"))
+    for doubt, said_so in ((None, False), (1.0, True)):
+        await office.store.transact(office.outward.gave_up, replace(row, doubt=doubt), "cut off")
+        (last,) = await office.posts(1)
+        assert ("perhaps sent" in last.body) == said_so
+
+
+def _aged(tx: Tx, now: float) -> str:
+    (row,) = tx.queue.drafts_ready()
+    draft = replace(payload.load(Draft, row.payload), asked=now - 3600)
+    tx.queue.amend(row.uid, payload.dump(draft))
+    return row.uid
 
 
 def _held(tx: Tx) -> tuple[str, str]:

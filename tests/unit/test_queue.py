@@ -15,9 +15,12 @@ import pytest
 
 from bridge import queue as lanes
 from bridge.config import Retry
-from bridge.model import Deferred, Delivery, Rejected, Unavailable
+from bridge.matrix.destination import MatrixDestination
+from bridge.model import Deferred, Delivery, File, Rejected, Unavailable
+from bridge.payload import Post
 from bridge.queue import Crossing, Line, Queue
 from bridge.store import Store, Tx, opened
+from bridge.texts import Texts
 
 QUICK = Retry(first=0.01, longest=0.02)
 
@@ -47,6 +50,7 @@ class Place:
         self.most = 0
         self.changes: list[str] = []
         self.back = 0
+        self.waiting: list[str] = []
         self._news = asyncio.Condition()
 
     async def prepare(self, delivery: Delivery) -> None:
@@ -70,6 +74,9 @@ class Place:
 
     def gave_up(self, tx: Tx, delivery: Delivery, reason: str) -> bool:
         return False
+
+    def waits(self, tx: Tx, delivery: Delivery, reason: str) -> None:
+        self.waiting.append(reason)
 
     async def came_back(self) -> None:
         self.back += 1
@@ -289,17 +296,82 @@ async def test_what_fails_in_an_unforeseen_way_is_tried_again_and_then_given_up(
     assert [each.error for each in await bench.rows("dead")] == ["KeyError: 'event_id'"]
 
 
-async def test_what_may_have_left_is_never_given_up_for_being_odd(
+async def test_what_is_never_confirmed_is_given_up_in_doubt_after_some_attempts(
     store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(lanes, "ODD_ATTEMPTS", 2)
+    monkeypatch.setattr(lanes, "ODD_ATTEMPTS", 3)
     bench = Bench(store, Place(careful=True))
-    bench.place.answers["a1"] = [Unconfirmed() for _ in range(5)]
+    bench.place.answers["a1"] = [Deferred("later")] * 4 + [Unconfirmed() for _ in range(5)]
     async with bench.running():
         await bench.add("a1")
         await bench.crossed_out()
+    assert len(bench.place.tried) == 4 + 3  # being asked to wait is no odd failure
+    assert [each.doubt is not None for each in await bench.rows("dead")] == [True]
+
+
+async def test_a_message_that_takes_the_destination_down_each_time_waits_alone_and_is_given_up(store: Store) -> None:
+    bench = Bench(store, Place(), Retry(first=0.01, longest=0.02, give_up=0.3))
+    bench.place.trouble = lambda each: Unavailable("the upload was cut off") if each.payload == "bad" else None
+    async with bench.running():
+        await bench.add("bad", "behind it")
+        for number in range(50):
+            await bench.add(f"{number}", lane=f"{number}")
+            await asyncio.sleep(0.01)
+        await bench.crossed_out()
+    assert [each.payload for each in await bench.rows("dead")] == ["bad"]
+    assert sorted(bench.place.taken) == sorted(["behind it", *map(str, range(50))])
+    assert bench.place.back == 1  # it was taken for the destination's trouble once
+
+
+async def test_what_cannot_be_prepared_says_nothing_about_the_destination(store: Store) -> None:
+    bench = Bench(store, Place())
+    failures: list[Exception] = [Unavailable("the homeserver is down"), OSError("disk"), Deferred("not caught up")]
+    doubts: list[float | None] = []
+
+    async def fails(delivery: Delivery) -> None:
+        doubts.append(delivery.doubt)
+        if delivery.payload == "bad":
+            raise Rejected("not allowed")
+        if failures:
+            raise failures.pop(0)
+
+    bench.place.preparing = fails
+    async with bench.running():
+        await bench.add("a1")
+        await bench.add("bad", lane="b")
+        await bench.crossed_out()
+    assert bench.line.trouble == ""
+    assert bench.place.back == 0
+    assert [each.payload for each in await bench.rows("dead")] == ["bad"]
     assert bench.place.taken == ["a1"]
-    assert await bench.rows("dead") == []
+    assert doubts == [None] * 5  # what was not handed over is not in doubt
+
+
+async def test_people_hear_once_that_the_other_side_asks_to_wait(store: Store) -> None:
+    bench = Bench(store, Place(careful=True))
+    bench.place.answers = {"a1": [Unavailable("down"), Deferred("451 one"), Deferred("451 two")], "a2": [Deferred("3")]}
+    async with bench.running():
+        await bench.add("a1", "a2")
+        await bench.crossed_out()
+    assert bench.place.waiting == ["451 one", "3"]
+
+
+async def test_only_so_many_deliveries_are_in_memory_and_none_is_lost(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(lanes, "MOST", 10)
+    bench = Bench(store, Place())
+    bench.place.open.clear()
+    wanted = [f"{lane}{number}" for lane in "abcdefgh" for number in range(5)]
+    async with bench.running():
+        for each in wanted:
+            await bench.add(each, lane=each[0])
+        assert sum(len(lane.backlog) for lane in bench.line._lanes.values()) == bench.line._held == 10
+        bench.place.open.set()
+        await bench.crossed_out()
+    assert bench.line._held == 0
+    for lane in "abcdefgh":
+        assert [each for each in bench.place.taken if each[0] == lane] == [f"{lane}{number}" for number in range(5)]
 
 
 async def test_what_is_too_old_is_given_up_at_its_next_failure(store: Store) -> None:
@@ -401,14 +473,33 @@ async def test_what_reached_some_recipients_is_read_again_and_tried_for_the_othe
         row = next(each for each in tx.queue.in_state("ready") if each.payload.startswith("a1"))
         if row.payload == "a1 for all":
             tx.queue.amend(row.uid, "a1 for the others")
-            return time.time() + 0.02
+            return time.time() + 0.1
         return None
 
     bench.place.crossing = some
     async with bench.running():
         await bench.add("a1 for all")
+        while (await bench.rows())[0].payload == "a1 for all":
+            await asyncio.sleep(0.005)
+        assert (await bench.rows())[0].doubt is None  # the others can still be spared
         await bench.crossed_out()
     assert bench.place.taken == ["a1 for all", "a1 for the others"]
+
+
+async def test_what_the_database_refuses_each_time_is_kept_and_its_lane_goes_on(store: Store) -> None:
+    bench = Bench(store, Place())
+
+    def refused(tx: Tx) -> float | None:
+        if bench.place.taken == ["a1"]:
+            raise sqlite3.IntegrityError("UNIQUE constraint failed")
+        return None
+
+    bench.place.crossing = refused
+    async with bench.running():
+        await bench.add("a1", "a2")
+        await bench.crossed_out()
+    assert bench.place.taken == ["a1", "a2"]
+    assert [each.payload for each in await bench.rows("dead")] == ["a1"]
 
 
 # --- trouble with the disk
@@ -565,3 +656,12 @@ def test_waiting_grows_and_is_bounded() -> None:
 def test_a_delivery_is_a_value() -> None:
     delivery = Delivery(1, "uid", "a", "place", "post", "{}", "ready", None, 0.0)
     assert replace(delivery, attempts=2) != delivery
+
+
+async def test_a_file_no_longer_kept_is_refused_before_the_homeserver_is_asked(store: Store) -> None:
+    to_matrix = MatrixDestination.__new__(MatrixDestination)
+    to_matrix._store, to_matrix._say = store, Texts("en")
+    post = Post("!room", "gone.pdf", file=File("gone.pdf", "application/pdf", 3, "0" * 64))
+    delivery = Delivery(1, "uid", "a", "matrix", "post", "{}", "ready", None, 0.0)
+    with pytest.raises(Rejected, match="no longer kept"):
+        await to_matrix._uploaded(delivery, post, None)  # type: ignore[arg-type]
