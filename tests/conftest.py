@@ -23,7 +23,7 @@ from tests.peers.world import Sink, letter, post
 BOT = "passerelle"
 MAILBOX = "support@company.example"
 SYSTEM_PROGRAMS = "/usr/local/sbin:/usr/sbin:/sbin"  # where Debian puts daemons, and no PATH of a user looks
-not_run = pytest.StashKey[list[str]]()
+ABSENT = "needs the Debian package"  # why a test was not run
 
 
 def company_with(**config: Any) -> pytest.MarkDecorator:
@@ -179,20 +179,16 @@ def _find(command: str) -> str | None:
     return shutil.which(command) or shutil.which(command, path=SYSTEM_PROGRAMS)
 
 
-def pytest_configure(config: pytest.Config) -> None:
-    config.stash[not_run] = []
-
-
 def pytest_runtest_setup(item: pytest.Item) -> None:
     """`@pytest.mark.debian("postfix", "postconf")`: skip, and count, when the package's command is absent."""
     for mark in item.iter_markers("debian"):
         package, command = mark.args
         if _find(command) is None:
-            item.config.stash[not_run].append(item.nodeid)
-            pytest.skip(f"needs the Debian package {package}")
+            pytest.skip(f"{ABSENT} {package}")
 
 
 @pytest.hookimpl(wrapper=True, tryfirst=True)
-def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> Iterator[None]:
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> Iterator[None]:
     yield
-    terminalreporter.write_line(f"{len(config.stash[not_run])} not run")
+    skipped = terminalreporter.stats.get("skipped", [])
+    terminalreporter.write_line(f"{sum(ABSENT in str(report.longrepr) for report in skipped)} not run")

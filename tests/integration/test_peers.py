@@ -120,7 +120,7 @@ async def test_the_homeserver_pushes_events_to_the_bridges_port(
     async with _listening(bridge_port, transaction):
         room = await alice.create_room("Work", invite=[f"@passerelle:{synapse.server_name}"])
         assert await synapse.ping_appservice()
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(120):  # earlier tests may have left it in its back-off
             while (event := await pushed.get())["type"] != "m.room.member" or event["room_id"] != room:
                 pass
 
