@@ -194,9 +194,9 @@ class Bridge:
         try:
             if events:
                 await self.store.transact(self._hear_all, events)
-        except (OSError, store.Error):
-            raise  # they are not written down: the homeserver must send them again
-        except Exception:
+        except Exception as error:  # an event may be of a kind nobody foresaw: it must not stop those after it
+            if store.passes(error):
+                raise  # they are not written down: the homeserver must send them again
             log.exception("an event cannot be understood; now one after the other")
             for event in events:
                 await self._hear_alone(event)
@@ -208,9 +208,9 @@ class Bridge:
     async def _hear_alone(self, event: RoomEvent) -> None:
         try:
             await self.store.transact(self.hearing.hear, event)
-        except (OSError, store.Error):
-            raise
-        except Exception as error:
+        except Exception as error:  # kept as a dead letter
+            if store.passes(error):
+                raise
             log.exception("event %s could not be understood", event.id)
             await self.store.transact(self._keep, event, repr(error))
 

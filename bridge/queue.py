@@ -14,8 +14,7 @@ from typing import Protocol, TypeVar
 
 from bridge.config import Retry
 from bridge.model import Deferred, Delivery, Rejected, Unavailable
-from bridge.store import Error, Store, Tx
-from bridge.store.queue import passes
+from bridge.store import Error, Store, Tx, passes
 
 log = logging.getLogger(__name__)
 

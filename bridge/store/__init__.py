@@ -17,10 +17,10 @@ from bridge.model import Delivery, File
 from bridge.store import database
 from bridge.store.conversations import Conversation, Conversations, Item, Message
 from bridge.store.people import People
-from bridge.store.queue import QueueTable, new_uid
+from bridge.store.queue import QueueTable, new_uid, passes
 from bridge.store.spool import DiskSpool
 
-__all__ = ["Conversation", "Error", "Item", "Message", "Store", "StoreBusy", "Tx", "new_uid"]
+__all__ = ["Conversation", "Error", "Item", "Message", "Store", "StoreBusy", "Tx", "new_uid", "passes"]
 
 Error = sqlite3.Error
 

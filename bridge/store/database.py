@@ -136,7 +136,7 @@ def _ran(connection: sqlite3.Connection, job: Job) -> bool:
     """Run a rule; False when it failed."""
     try:
         job.result = job.rule(connection)
-    except Exception as error:
+    except Exception as error:  # it is raised again in the task that asked for this rule
         if not connection.in_transaction:  # a full disk ends the whole transaction (sqlite.org/lang_transaction)
             raise sqlite3.OperationalError(str(error)) from error
         job.error = error
