@@ -6,7 +6,6 @@ One connector is one mail system; the scope of a mapping is the address of a mai
 from __future__ import annotations
 
 import asyncio
-import logging
 import re
 from collections.abc import Sequence
 from typing import ClassVar
@@ -45,7 +44,6 @@ class Mail(Connector):
 
     async def run(self) -> None:
         """Take mail until cancelled; then let the mail that is being handed over end."""
-        logging.getLogger("mail.log").setLevel(logging.WARNING)  # aiosmtpd's: every command of every client
         try:
             async with Reader() as reader, Receiver(self.name, self.config, self.port, reader) as self.receiver:
                 await asyncio.Event().wait()

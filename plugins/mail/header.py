@@ -8,8 +8,8 @@ from email.utils import getaddresses, mktime_tz, parsedate_tz
 
 from bridge.model import Address
 from bridge.text.plain import decode, decode_words, one_line
+from plugins.mail.identity import HEADER
 
-TOKEN_FIELD = "X-Passerelle-Id"  # noqa: S105 - the name of our own header field
 _VALUE = 16_000  # characters of a header field that are looked at
 _FIELDS = 20_000  # header fields that are looked at
 _FIELD = re.compile(r"([!-9;-~]++)[ \t]*+:[ \t]*+([^\r\n]*+(?:(?:\r\n|\r|\n)[ \t][^\r\n]*+)*+)(?:\r\n|\r|\n|\Z)")
@@ -33,7 +33,7 @@ _AUTOMATIC = (
 _WANTED = frozenset(
     (
         *("message-id", "in-reply-to", "references", "subject", "from", "reply-to", "to", "cc", "date"),
-        *("authentication-results", "auto-submitted", "precedence", "x-failed-recipients", TOKEN_FIELD.lower()),
+        *("authentication-results", "auto-submitted", "precedence", "x-failed-recipients", HEADER.lower()),
         *_AUTOMATIC,
     )
 )

@@ -21,7 +21,6 @@ from bridge.model import Address, Report
 from bridge.text import clean
 from plugins.mail.header import (
     ONE_BOX,
-    TOKEN_FIELD,
     addresses,
     automatic,
     date,
@@ -31,6 +30,7 @@ from plugins.mail.header import (
     refs,
     subject_of,
 )
+from plugins.mail.identity import HEADER
 from plugins.mail.parts import Found, Part, bodies_of, complete_report, written
 
 _STRUCTURED = re.compile(
@@ -197,7 +197,7 @@ def _mail(fields: Mapping[str, list[str]], text: str, html: str, folded: int, fo
     own = message_id(fields)
     # Who checked a From that can be read in two ways may have read another address than we do.
     certain = len(senders) == 1 and ONE_BOX.fullmatch(senders[0]) is not None
-    token = last(fields, TOKEN_FIELD.lower())
+    token = last(fields, HEADER.lower())
     return Mail(
         message_id=own,
         refs=refs(fields, own),
