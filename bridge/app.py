@@ -31,6 +31,7 @@ from bridge.matrix.destination import MatrixDestination
 from bridge.matrix.fetch import Fetch
 from bridge.matrix.ghosts import Ghosts
 from bridge.matrix.rooms import Rooms
+from bridge.matrix.wire import Wire
 from bridge.model import Deferred, Delivery, Envelope, RoomEvent, Unavailable
 from bridge.outward import Outward
 from bridge.places import Places
@@ -51,7 +52,7 @@ class Bridge:
 
     def __init__(
         self, config: Config, connectors: dict[str, tuple[type[Connector], Any]], memory: Store, secret: bytes,
-        session: aiohttp.ClientSession,
+        wire: Wire, session: aiohttp.ClientSession,
     ) -> None:  # fmt: skip
         self.config = config
         self.store = memory
@@ -66,7 +67,7 @@ class Bridge:
         starts = Starts(self.places, self.outward, self.connectors, say)
         commands = Commands(config, self.acts, starts, self.outward, say)
         self.hearing = Hearing(config, self.places, commands, self.outward, say)
-        self.ghosts = Ghosts(config, session, memory)
+        self.ghosts = Ghosts(config, wire, session, memory)
         self.rooms = Rooms(config, memory, self.ghosts, self.places, say, self.hear)
         self.holds = Holds(memory, self.outward, self.rooms)
         self.queue = Queue([Line(memory, each, config.retry, self._changed) for each in self._destinations()], memory)
@@ -76,12 +77,12 @@ class Bridge:
 
     def _destinations(self) -> list[MatrixDestination | ConnectorDestination]:
         fetch = Fetch(self.ghosts, self.store, self.say)
-        matrix = MatrixDestination(
+        self.matrix = MatrixDestination(
             self.config, self.store, self.ghosts, self.rooms, fetch, self.places, self.outward, self.say,
             self.hearing.located,
         )  # fmt: skip
         return [
-            matrix,
+            self.matrix,
             *(
                 ConnectorDestination(
                     each, self.store, self.rooms, fetch, self.outward, self.places, self.say, self.config.max_file
@@ -179,7 +180,7 @@ class Bridge:
 
     async def heard(self, events: list[RoomEvent]) -> None:
         """A transaction of the homeserver: it waits behind the catch-up of its rooms."""
-        events = [event for event in events if self.hearing.matters(event)]
+        events = [event for event in events if self._matters(event)]
         async with asyncio.timeout(CATCH_UP_WAIT):
             behind = [room for room in {event.room for event in events} if not self.rooms.is_caught_up(room)]
             if self.places.mapped().intersection(behind):
@@ -190,7 +191,7 @@ class Bridge:
 
     async def hear(self, events: list[RoomEvent]) -> None:
         """Write events down, in order: all of them, or none and an error."""
-        events = [event for event in events if self.hearing.matters(event)]
+        events = [event for event in events if self._matters(event)]
         try:
             if events:
                 await self.store.transact(self._hear_all, events)
@@ -200,6 +201,11 @@ class Bridge:
             log.exception("an event cannot be understood; now one after the other")
             for event in events:
                 await self._hear_alone(event)
+
+    def _matters(self, event: RoomEvent) -> bool:
+        return self.hearing.matters(event) and not (
+            self.config.is_ours(event.sender) and self.matrix.is_echo(event.delivery)
+        )
 
     def _hear_all(self, tx: Tx, events: list[RoomEvent]) -> None:
         for event in events:
@@ -294,8 +300,9 @@ class _Port:
 @contextlib.asynccontextmanager
 async def opened(config: Config, connectors: dict[str, tuple[type[Connector], Any]]) -> AsyncIterator[Bridge]:
     """A bridge ready to `run`. Raises `StoreBusy`, `sqlite3.Error`, `OSError`."""
-    timeout = aiohttp.ClientTimeout(total=config.homeserver.timeout)
+    homeserver = config.homeserver
+    wire = Wire(homeserver.url, homeserver.timeout, homeserver.in_flight * 2)
     async with store.opened(config.data) as memory:
-        pool = aiohttp.TCPConnector(limit=config.homeserver.in_flight * 2)
-        async with aiohttp.ClientSession(timeout=timeout, connector=pool) as session:
-            yield Bridge(config, connectors, memory, await memory.secret(), session)
+        async with aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=homeserver.timeout)) as session:
+            yield Bridge(config, connectors, memory, await memory.secret(), wire, session)
+        wire.close()

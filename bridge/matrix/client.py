@@ -11,8 +11,9 @@ import aiohttp
 from mautrix.api import HTTPAPI, Method
 from mautrix.errors import MatrixRequestError
 from mautrix.errors.request import make_request_error
-from yarl import URL
+from pydantic_core import PydanticSerializationError, to_json
 
+from bridge.matrix.wire import Broken, Wire
 from bridge.model import Deferred, Rejected, Unavailable
 
 DEVICE = "PASSERELLE"  # sends of a device are remembered by the homeserver across its restart (MSC4190)
@@ -27,7 +28,9 @@ class Client(HTTPAPI):
     `MatrixRequestError` is left to the caller where it asks for it, else translated.
     """
 
-    def __init__(self, url: str, token: str, session: aiohttp.ClientSession, mxid: str, *, device: bool = True) -> None:
+    def __init__(
+        self, url: str, token: str, wire: Wire, session: aiohttp.ClientSession, mxid: str, *, device: bool = True
+    ) -> None:
         super().__init__(
             url,
             token,
@@ -37,10 +40,10 @@ class Client(HTTPAPI):
             as_device_id=DEVICE if device else None,  # type: ignore[arg-type]
         )
         self.mxid = mxid
-        self._root = url.rstrip("/")
+        self._wire = wire
         who = {"user_id": mxid} | ({"device_id": DEVICE, "org.matrix.msc3202.device_id": DEVICE} if device else {})
         self._who = urlencode(who if mxid else {})
-        self._headers = {"Authorization": f"Bearer {token}", "Content-Type": "application/json"}
+        self._fields = f"Authorization: Bearer {token}\r\nContent-Type: application/json\r\n"
 
     async def request(  # type: ignore[override]
         self, method: Method, path: str, content: Any = None, query_params: Mapping[str, str] | None = None, **_: Any
@@ -48,15 +51,15 @@ class Client(HTTPAPI):
         """As mautrix has it, without what costs it a third of a request: its log (what people write does not belong
         in one), its retries (ours are the queue's) and its counters. `path` is encoded already.
 
-        Raises `MatrixRequestError`, `aiohttp.ClientError`, `TimeoutError`, `ValueError` when the answer is no JSON.
+        Raises `MatrixRequestError`, `wire.Broken`, `PydanticSerializationError` when `content` cannot be written as
+        JSON (a lone surrogate), `ValueError` when the answer is none.
         """
         query = f"{self._who}&{urlencode(query_params)}" if query_params else self._who
-        url = URL(f"{self._root}/{path}?{query}", encoded=True)
-        data = None if method is Method.GET else json.dumps(content or {}).encode()
-        async with self.session.request(str(method), url, data=data, headers=self._headers) as answer:
-            if answer.status >= 300:
-                raise await _error(answer)
-            return json.loads(await answer.read())
+        body = b"" if method is Method.GET else to_json(content or {})
+        answer = await self._wire.request(method.value, f"{path}?{query}", self._fields, body)
+        if answer.status >= 300:
+            raise _error(answer.status, answer.body, answer.fields.get("retry-after"))
+        return json.loads(answer.body)
 
     async def call(self, method: str, path: str, body: Any = None, **query: str) -> dict[str, Any]:
         """One request. Raises `Rejected`, `Deferred`, `Unavailable`, or `MatrixRequestError` for a plain 4xx."""
@@ -64,10 +67,12 @@ class Client(HTTPAPI):
             answer = await self.request(Method(method), path, body, query_params=query)
         except MatrixRequestError as error:
             raise translated(error) from None
+        except PydanticSerializationError as error:
+            raise Rejected(f"this cannot be written as JSON: {error}") from None
         except ValueError as error:
             raise Unavailable(f"the homeserver's answer makes no sense: {error}") from None
-        except (aiohttp.ClientError, TimeoutError) as error:
-            raise Unavailable(f"the homeserver does not answer: {str(error) or type(error).__name__}") from None
+        except Broken as error:
+            raise Unavailable(f"the homeserver does not answer: {error}") from None
         if not isinstance(answer, dict):
             raise Unavailable("the homeserver's answer is no JSON object")
         return answer
@@ -82,7 +87,7 @@ class Client(HTTPAPI):
                 url, data=chunks, headers=headers, params=params, timeout=aiohttp.ClientTimeout(total=600)
             ) as answer:
                 if answer.status >= 300:
-                    raise translated(await _error(answer))
+                    raise translated(await _streamed_error(answer))
                 return str((await answer.json())["content_uri"])
         except (aiohttp.ClientError, TimeoutError) as error:
             raise Unavailable(f"the upload was cut off: {type(error).__name__}") from None
@@ -97,22 +102,30 @@ class Client(HTTPAPI):
                 url, headers=headers, params={"user_id": self.mxid}, timeout=aiohttp.ClientTimeout(total=600)
             ) as answer:
                 if answer.status >= 300:
-                    raise translated(await _error(answer))
+                    raise translated(await _streamed_error(answer))
                 async for chunk in answer.content.iter_chunked(CHUNK):
                     yield chunk
         except (aiohttp.ClientError, TimeoutError) as error:
             raise Unavailable(f"the download was cut off: {type(error).__name__}") from None
 
 
-async def _error(answer: aiohttp.ClientResponse) -> MatrixRequestError:
+async def _streamed_error(answer: aiohttp.ClientResponse) -> MatrixRequestError:
     try:
-        text = await answer.text()
-        data = json.loads(text)
-    except (ValueError, aiohttp.ClientError):
-        text, data = "", {}
+        body = await answer.read()
+    except aiohttp.ClientError:
+        body = b""
+    return _error(answer.status, body, answer.headers.get("Retry-After"))
+
+
+def _error(status: int, body: bytes, retry_after: str | None) -> MatrixRequestError:
+    try:
+        data = json.loads(body)
+    except ValueError:
+        data = None
+    text = body.decode("utf-8", "replace") if data is not None else ""
     data = data if isinstance(data, dict) else {}
-    error = make_request_error(answer.status, text, data.get("errcode"), data.get("error"))
-    error.retry_after = _seconds(answer.headers.get("Retry-After"), data.get("retry_after_ms"))  # type: ignore[attr-defined]
+    error = make_request_error(status, text, data.get("errcode"), data.get("error"))
+    error.retry_after = _seconds(retry_after, data.get("retry_after_ms"))  # type: ignore[attr-defined]
     return error
 
 

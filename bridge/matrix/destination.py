@@ -24,13 +24,15 @@ from bridge.model import Deferred, Delivery, Draft, File, Rejected, RoomEvent
 from bridge.outward import Outward, Refusal
 from bridge.payload import Enter, Locate, Mark, Post, Preview, Reword, Unmark
 from bridge.places import Places
-from bridge.present import preview, short_preview, size
+from bridge.present import preview, short_preview
 from bridge.queue import Crossing
 from bridge.store import Store, Tx
+from bridge.text.plain import spoken
 from bridge.texts import Texts
 
 MEMORY = 20 * 3600  # seconds the homeserver surely remembers our transaction ids (24 h for sends with a device)
 MOST_THREADS = 50_000
+MOST_ECHOES = 10_000
 
 
 class MatrixDestination:
@@ -52,6 +54,7 @@ class MatrixDestination:
         self._say = say
         self._fetch = fetch
         self._located = located
+        self._echoes: OrderedDict[str, None] = OrderedDict()  # uids of what was sent at the first attempt, of late
         self._threads: OrderedDict[int, tuple[str, str]] = OrderedDict()  # conversation: (root, latest)
         self._kinds = {
             "post": (Post, self._post),
@@ -66,7 +69,18 @@ class MatrixDestination:
     async def deliver(self, delivery: Delivery) -> Crossing:
         """Send the event. Raises `Rejected`, `Deferred`, `Unavailable` (see `queue.Destination`)."""
         kind, act = self._kinds[delivery.kind]
-        return await act(delivery, payload.load(kind, delivery.payload))  # type: ignore[operator, no-any-return]
+        crossing: Crossing = await act(delivery, payload.load(kind, delivery.payload))  # type: ignore[operator]
+        if not delivery.attempts and delivery.doubt is None:
+            self._echoes[delivery.uid] = None
+            if len(self._echoes) > MOST_ECHOES:
+                self._echoes.popitem(last=False)
+        return crossing
+
+    def is_echo(self, uid: str) -> bool:
+        """Whether an event of ours that comes back says nothing new: its id is being written down already, before
+        anything that is heard from now on. After another attempt it may come back before we know its id.
+        """
+        return uid in self._echoes
 
     async def prepare(self, delivery: Delivery) -> None:
         """What belongs to a conversation waits when its room is encrypted: never in plaintext."""
@@ -119,7 +133,7 @@ class MatrixDestination:
 
     def _unshown(self, post: Post, reason: str) -> str:
         if post.file:
-            return self._say("file-too-large", name=post.file.name, size=size(post.file.size), reason=reason)
+            return self._say("file-too-large", name=post.file.name, size=spoken(post.file.size), reason=reason)
         return self._say("unshown", sender=post.author.account if post.author else "", reason=reason)
 
     def _shown(self, delivery: Delivery, message: int, root: str, event: str) -> Crossing:

@@ -16,6 +16,7 @@ from mautrix.errors import MatrixRequestError
 
 from bridge.config import Config
 from bridge.matrix.client import DEVICE, Client
+from bridge.matrix.wire import Wire
 from bridge.model import Author, Deferred, Unavailable
 from bridge.store import Store
 
@@ -38,16 +39,16 @@ def localpart(prefix: str, author: Author) -> str:
 
 def display_name(author: Author) -> str:
     """The name, and where it comes from: anybody can write any name into a mail."""
-    origin = author.account.rpartition("@")[2] or author.realm
-    name = " ".join(author.name.split())[:80] or author.account.partition("@")[0]
-    return f"{name} ({origin})"
+    name = " ".join(author.name.split())[:80] or author.account
+    return f"{name} ({author.domain or author.realm})"
 
 
 class Ghosts:
     """Every user of the appservice's namespace, the bot too."""
 
-    def __init__(self, config: Config, session: aiohttp.ClientSession, store: Store) -> None:
+    def __init__(self, config: Config, wire: Wire, session: aiohttp.ClientSession, store: Store) -> None:
         self._config = config
+        self._wire = wire
         self._session = session
         self._store = store
         self._clients: OrderedDict[str, Client] = OrderedDict()
@@ -70,7 +71,7 @@ class Ghosts:
         client = self._clients.get(mxid)
         if client is None:
             token = self._config.appservice.as_token.get_secret_value()
-            client = self._clients[mxid] = Client(self._config.homeserver.url, token, self._session, mxid)
+            client = self._clients[mxid] = Client(self._config.homeserver.url, token, self._wire, self._session, mxid)
             while len(self._clients) > MOST_CLIENTS:
                 self._clients.popitem(last=False)
         return client
@@ -145,7 +146,7 @@ class Ghosts:
     def _plain(self, mxid: str) -> Client:
         """Without a device: it may not exist yet."""
         token = self._config.appservice.as_token.get_secret_value()
-        return Client(self._config.homeserver.url, token, self._session, mxid, device=False)
+        return Client(self._config.homeserver.url, token, self._wire, self._session, mxid, device=False)
 
     async def join(self, mxid: str, room: str) -> None:
         """Join, invited by the bot where needed. Raises `Deferred` when a right is missing: one room's trouble."""

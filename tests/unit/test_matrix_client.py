@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import AsyncIterator
 from typing import Any
 
@@ -11,6 +12,7 @@ from aiohttp import web
 from mautrix.errors import MatrixRequestError
 
 from bridge.matrix.client import Client
+from bridge.matrix.wire import Wire
 from bridge.model import Deferred, Rejected, Unavailable
 from tests.peers import free_port
 
@@ -50,8 +52,10 @@ async def homeserver() -> AsyncIterator[Homeserver]:
 
 @pytest.fixture
 async def client(homeserver: Homeserver) -> AsyncIterator[Client]:
-    async with aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=0.5)) as session:
-        yield Client(f"http://127.0.0.1:{homeserver.port}", "token", session, "@bot:company.example")
+    url = f"http://127.0.0.1:{homeserver.port}"
+    async with aiohttp.ClientSession() as session:
+        with contextlib.closing(Wire(url, 0.5, 4)) as wire:
+            yield Client(url, "token", wire, session, "@bot:company.example")
 
 
 async def failure(client: Client) -> Exception:
@@ -112,6 +116,7 @@ async def test_a_homeserver_that_is_not_there_hangs_up_or_talks_nonsense_is_in_t
     assert isinstance(await failure(client), Unavailable)
     homeserver.cut = True
     assert isinstance(await failure(client), Unavailable)
+    url = f"http://127.0.0.1:{free_port()}"
     async with aiohttp.ClientSession() as session:
-        nobody = Client(f"http://127.0.0.1:{free_port()}", "token", session, "@bot:company.example")
+        nobody = Client(url, "token", Wire(url, 0.5, 4), session, "@bot:company.example")
         assert isinstance(await failure(nobody), Unavailable)
