@@ -18,7 +18,7 @@ import uvloop
 from aiosmtplib import SMTP
 
 from bridge.model import Address, Author, Envelope, File, Rejected, Report
-from plugins.mail import Mail, identity, read
+from plugins.mail import Mail, identity, read, smtp
 from plugins.mail.arrival import Arrival, envelope, is_echo
 from plugins.mail.config import Config
 from plugins.mail.receive import Receiver
@@ -314,18 +314,18 @@ async def test_the_limits_are_announced_and_a_large_mail_is_refused_at_once(port
     async with receiving(port, max_size="25 MB") as receiver, calling(receiver, ehlo=False) as line:
         await line.hear()
         said = await line.say("EHLO client.example")
-        assert "SIZE 26214400" in said
+        assert "SIZE 25000000" in said
         assert "SMTPUTF8" in said
         assert "AUTH" not in said
-        large = await line.say("MAIL FROM:<a@b.example> BODY=8BITMIME SIZE=26214401")
+        large = await line.say("MAIL FROM:<a@b.example> BODY=8BITMIME SIZE=25000001")
         assert large == "552 5.3.4 this message is larger than the 25 MB this server takes"
-        assert (await line.say("MAIL FROM:<a@b.example> SIZE=26214400")).startswith("250")
+        assert (await line.say("MAIL FROM:<a@b.example> SIZE=25000000")).startswith("250")
 
 
 async def test_a_mail_that_grows_too_large_is_refused_naming_the_limit_and_the_next_is_taken(port: Port) -> None:
     async with receiving(port, max_size=100_000) as receiver, calling(receiver) as line:
         large = MAIL + b"x" * 70 + b"\r\n" * 2 + b"y" * 200_000 + b"\r\n"
-        assert await line.mail(large) == "552 5.3.4 this message is larger than the 97.7 KB this server takes"
+        assert await line.mail(large) == "552 5.3.4 this message is larger than the 100 kB this server takes"
         assert receiver.held == 0
         exact = MAIL + b"x" * (100_000 - len(MAIL) - 2) + b"\r\n"
         assert (await line.mail(exact)).startswith("250")
@@ -377,6 +377,14 @@ async def test_a_loop_is_slowed_down_and_others_are_not(port: Port) -> None:
             assert (await line.mail()).startswith("250")
 
 
+async def test_bounces_are_nobodys_loop(port: Port) -> None:
+    async with receiving(port, rate=2) as receiver, calling(receiver) as line:
+        for _ in range(5):
+            assert (await line.mail(sender="")).startswith("250")
+        assert not receiver._seen
+    assert all(one.automatic for one in port.accepted)
+
+
 async def test_connections_beyond_the_limit_are_asked_to_come_back(port: Port) -> None:
     async with receiving(port, max_connections=1) as receiver:
         async with calling(receiver) as line:
@@ -398,10 +406,9 @@ async def test_only_trusted_relays_may_hand_over_mail(port: Port) -> None:
         assert (await line.mail()).startswith("250")
 
 
-async def test_a_silent_connection_is_told_goodbye(port: Port) -> None:
+async def test_a_silent_connection_is_told_goodbye(port: Port, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(smtp, "SILENCE", 0.05)
     async with receiving(port) as receiver, calling(receiver) as line:
-        [session] = receiver._sessions
-        session._reset_timeout(0.01)
         assert (await line.hear()).startswith("421 4.4.2")
         assert await line.hear() == ""
 
@@ -434,6 +441,31 @@ async def test_a_connection_cut_inside_a_mail_leaves_nothing(port: Port) -> None
         assert (port.accepted, receiver.held) == ([], 0)
 
 
+async def test_a_connection_cut_while_its_mail_is_written_down_takes_its_place_until_that_has_ended(port: Port) -> None:
+    port.gate.clear()
+    async with receiving(port, max_connections=1) as receiver:
+        async with calling(receiver) as line:
+            await line.begin()
+            line.writer.write(MAIL + b".\r\n")
+            await port.reached.wait()
+            [session] = receiver._sessions
+            line.writer.transport.abort()
+        async with calling(receiver, ehlo=False) as other:
+            assert (await other.hear()).startswith("421 4.7.0")
+        port.gate.set()
+        await asyncio.wait_for(session.gone, 5)
+        assert (len(port.accepted), receiver.held, receiver._sessions) == (1, 0, set())
+
+
+async def test_a_bug_in_a_command_refuses_nobody_for_good(port: Port, monkeypatch: pytest.MonkeyPatch) -> None:
+    async with receiving(port) as receiver, calling(receiver) as line:
+        await line.say("MAIL FROM:<a@b.example>")
+        with monkeypatch.context() as broken:
+            broken.setattr(port, "mapped", None)
+            assert (await line.say(f"RCPT TO:<{SUPPORT}>")).startswith("451 4.3.0")
+        assert (await line.say(f"RCPT TO:<{SUPPORT}>")).startswith("250")
+
+
 # --- stopping ---
 
 
@@ -457,6 +489,18 @@ async def test_stopping_lets_a_mail_end_and_sends_the_others_away(port: Port) ->
     assert receiver.port == 0
 
 
+async def test_stopping_lets_a_mail_come_to_its_end(port: Port) -> None:
+    async with receiving(port) as receiver, calling(receiver) as line:
+        await line.begin()
+        line.writer.write(MAIL)
+        stopping = asyncio.create_task(receiver.stop())
+        await asyncio.sleep(0)
+        assert (await line.say(".\r\nNOOP")).startswith("250 2.0.0 kept as")
+        assert [await line.hear(), await line.hear()] == [smtp.STOPPING, ""]
+        await stopping
+    assert len(port.accepted) == 1
+
+
 async def test_stopping_does_not_wait_for_ever(port: Port) -> None:
     port.gate.clear()
     receiver = Receiver("mail", config(), port, Mails())
@@ -468,6 +512,7 @@ async def test_stopping_does_not_wait_for_ever(port: Port) -> None:
         await receiver.stop(grace=0.01)
         with pytest.raises((ConnectionError, AssertionError)):
             assert await line.hear() != ""
+        assert (receiver.held, receiver._sessions) == (0, set())
     assert port.accepted == []
 
 
