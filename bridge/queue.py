@@ -1,4 +1,4 @@
-"""Lanes: one delivery at a time in a lane, lanes in parallel, failures waited out, what cannot be delivered buried."""
+"""Delivering: one delivery at a time in a lane, lanes at once, failures waited out, what cannot be delivered buried."""
 
 from __future__ import annotations
 
@@ -7,19 +7,17 @@ import contextlib
 import logging
 import random
 import time
-from collections import deque
 from collections.abc import Awaitable, Callable, Iterable
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from typing import Protocol, TypeVar
 
 from bridge.config import Retry
+from bridge.lanes import Lane, Lanes
 from bridge.model import Deferred, Delivery, Rejected, Unavailable
 from bridge.store import Error, Store, Tx, passes
 
 log = logging.getLogger(__name__)
 
-PAGE = 100  # deliveries of one lane in memory; the rest waits in the database
-MOST = 10_000  # deliveries of all lanes in memory
 ODD_ATTEMPTS = 12  # attempts at a delivery that fails in a way nobody foresaw
 
 T = TypeVar("T")
@@ -51,22 +49,6 @@ class Destination(Protocol):
         """The destination answers again after it did not."""
 
 
-@dataclass(slots=True)
-class Lane:
-    """The order of deliveries; `spilled` when the database holds more than `backlog` does."""
-
-    name: str
-    backlog: deque[Delivery] = field(default_factory=deque)
-    spilled: bool = False
-    missed: bool = False  # something was committed while the database was read
-    last: int = 0
-    scheduled: bool = False  # waits for a worker, for its time, or is being worked on
-    odd: int = 0  # of the first delivery: failures nobody foresaw
-    downs: int = 0  # failures that looked like the destination's
-    answers: int = 0  # what the line had heard at the last of these
-    told: bool = False  # people know that it was asked to wait
-
-
 class Line:
     """All lanes of one destination and the few workers that serve them."""
 
@@ -77,52 +59,18 @@ class Line:
         self._store = store
         self._retry = retry
         self._on_change = on_change
-        self._lanes: dict[str, Lane] = {}
-        self._ready: asyncio.Queue[Lane | None] = asyncio.Queue()
+        self.lanes = Lanes(self._read)
         self._up = asyncio.Event()
         self._up.set()
         self._probing = asyncio.Lock()
         self._preparing: set[asyncio.Task[object]] = set()
         self._failures = 0
         self._answers = 0  # a yes or a no: either shows that the destination is there
-        self._held = 0  # deliveries in memory
         self._told = False
         self._wait = 0.0
         self._stopping = asyncio.Event()
         self._born = time.time()
         self.trouble = ""
-
-    # --- what comes in
-
-    def push(self, delivery: Delivery) -> None:
-        lane = self._lanes.get(delivery.lane) or self._lanes.setdefault(delivery.lane, Lane(delivery.lane))
-        if lane.spilled or len(lane.backlog) >= PAGE or self._held >= MOST:
-            lane.spilled = lane.missed = True
-        else:
-            lane.backlog.append(delivery)
-            self._held += 1
-        self._schedule(lane)
-
-    def reopen(self, name: str) -> None:
-        """A lane that the database has something for."""
-        lane = self._lanes.setdefault(name, Lane(name))
-        self._forget(lane)  # what was pushed before is read again, behind what is older
-        self._schedule(lane)
-
-    def _forget(self, lane: Lane) -> None:
-        """The database knows better what is in the lane."""
-        self._held -= len(lane.backlog)
-        lane.backlog.clear()
-        lane.spilled = True
-
-    def _put_back(self, lane: Lane, delivery: Delivery) -> None:
-        lane.backlog.appendleft(delivery)
-        self._held += 1
-
-    def _schedule(self, lane: Lane) -> None:
-        if not lane.scheduled:
-            lane.scheduled = True
-            self._ready.put_nowait(lane)
 
     # --- workers
 
@@ -136,12 +84,11 @@ class Line:
         self._stopping.set()
         for task in self._preparing:
             task.cancel()
-        for _ in range(self.destination.parallel):
-            self._ready.put_nowait(None)
+        self.lanes.stop(self.destination.parallel)
 
     async def _work(self) -> None:
         while not self._stopping.is_set():
-            lane = await self._ready.get()
+            lane = await self.lanes.turn()
             if lane is None or self._stopping.is_set():
                 return
             await (self._step(lane) if self._up.is_set() else self._wait_and_probe(lane))
@@ -163,37 +110,18 @@ class Line:
     async def _step(self, lane: Lane) -> None:
         """Deliver the lane's next; then the lane waits for its turn again, for its time, or is forgotten."""
         delay = 0.0
-        delivery = await self._next(lane)
+        delivery = await self.lanes.first(lane)
         if delivery is not None:
             delay = delivery.due - time.time()
             if delay <= 0:
                 delay = await self._attempt(lane, delivery)
             else:
-                self._put_back(lane, delivery)
-        lane.scheduled = False
-        if delivery is None and not lane.backlog and not lane.spilled:
-            self._lanes.pop(lane.name, None)
-        elif delay > 0:
-            lane.scheduled = True
-            asyncio.get_running_loop().call_later(delay, self._ready.put_nowait, lane)
-        else:
-            self._schedule(lane)
+                self.lanes.put_back(lane, delivery)
+        self.lanes.end_turn(lane, delay, done=delivery is None)
 
-    async def _next(self, lane: Lane) -> Delivery | None:
-        while not lane.backlog and lane.spilled:
-            lane.missed = False
-            limit = PAGE if self._held < MOST else 1
-            page = await self._commit(lambda tx, limit=limit: tx.queue.head(lane.name, lane.last, limit))  # type: ignore[misc]
-            lane.backlog.extend(map(self._of_earlier_life, page))
-            self._held += len(page)
-            lane.spilled = len(page) == limit or lane.missed
-        if not lane.backlog:
-            return None
-        delivery = lane.backlog.popleft()
-        self._held -= 1
-        if delivery.id != lane.last:
-            lane.last, lane.odd, lane.downs, lane.told = delivery.id, 0, 0, False
-        return delivery
+    async def _read(self, lane: str, after: int, limit: int) -> list[Delivery]:
+        rows = await self._commit(lambda tx: tx.queue.head(lane, after, limit))
+        return [self._of_earlier_life(row) for row in rows]
 
     def _of_earlier_life(self, row: Delivery) -> Delivery:
         """An earlier life of this process may have begun to deliver it; a careful destination has noted that."""
@@ -271,14 +199,13 @@ class Line:
             return again
 
         try:
-            again = await self._commit(rule, patient=not (self.destination.careful or lane.backlog or lane.spilled))
+            again = await self._commit(rule, patient=lane.empty and not self.destination.careful)
         except Exception as error:  # the other side has it: trying again and again would help nobody
             log.exception("delivery %s to %s was made and cannot be noted", delivery.uid, self.destination.name)
             return await self._bury(delivery, f"delivered, but {type(error).__name__}: {error}")
         if again is None:
             return 0.0
-        lane.last = delivery.id - 1
-        self._forget(lane)  # the row was amended: read it again
+        self.lanes.reread(lane, delivery)
         return max(0.01, again - time.time())
 
     async def _commit(self, rule: Callable[[Tx], T], *, patient: bool = False) -> T:
@@ -310,7 +237,7 @@ class Line:
                 self.destination.waits(tx, late, why)
 
         await self._commit(rule)
-        self._put_back(lane, late)
+        self.lanes.put_back(lane, late)
         return delay
 
     def _backoff(self, attempts: int) -> float:
@@ -344,7 +271,7 @@ class Line:
             return await self._later(lane, delivery, reason)
         if self.destination.careful:  # nothing was taken: it can be cancelled again
             await self._commit(lambda tx: tx.queue.postpone(delivery, 0, reason))
-        self._put_back(lane, delivery)
+        self.lanes.put_back(lane, delivery)
         if probe or self._up.is_set():
             self._wait = asked or self._backoff(self._failures)
             self._failures += 1
@@ -383,13 +310,13 @@ class Queue:
         """Deliveries that were just committed."""
         for delivery in deliveries:
             if line := self.lines.get(delivery.destination):
-                line.push(delivery)
+                line.lanes.push(delivery)
 
     async def run(self) -> None:
         """Deliver what is there and what comes, until `stop`."""
         for name, destination in await self._store.transact(lambda tx: tx.queue.lanes()):
             if destination in self.lines:
-                self.lines[destination].reopen(name)
+                self.lines[destination].lanes.reopen(name)
         async with asyncio.TaskGroup() as tasks:
             for line in self.lines.values():
                 tasks.create_task(line.run())

@@ -32,6 +32,8 @@ class Mail(Connector):
 
     Config: ClassVar[type[ConnectorConfig]] = configuration.Config
     command: ClassVar[str] = "mail"
+    addressed: ClassVar[bool] = True
+    usage: ClassVar[str] = "someone@outside.example Subject"
     config: configuration.Config
 
     def __init__(self, name: str, config: configuration.Config, port: Port) -> None:
@@ -57,7 +59,7 @@ class Mail(Connector):
     async def send(self, delivery: Delivery, draft: Draft) -> Sent:
         """Submit the draft to the smarthost.
 
-        Raises `Rejected`, `Deferred` or `Unavailable`, and `send.Unconfirmed` when the server may have it or not. A
+        Raises `Rejected`, `Deferred` or `Unavailable`, and `Unconfirmed` when the server may have it or not. A
         repeat has the same Message-ID and the same bytes.
         """
         mailbox = self.config.mailbox(draft.scope)
@@ -94,9 +96,13 @@ class Mail(Connector):
         """The subject of an answer."""
         return answer_subject(title)
 
-    def audience(self, scope: str, answered: Answered) -> Recipients:
+    async def create(self, delivery: Delivery, draft: Draft) -> Sent:
+        """The first mail of a thread is a mail like any other."""
+        return await self.send(delivery, draft)
+
+    def audience(self, scope: str, item: str, answered: Answered | None) -> Recipients:
         """To its Reply-To or From, copies to its To and Cc; never to our own mailboxes."""
-        memo = Memo.load(answered.memo)
+        memo = Memo.load(answered.memo) if answered else None
         if memo is None:
             raise Rejected("the message to answer did not come by mail; name the recipients")
         ours = self.config.addresses
@@ -115,7 +121,7 @@ class Mail(Connector):
                 field = word["field"].lower()
                 continue
             bare = word["bare"] if word["boxed"] is None else word["boxed"]
-            address = Address(_recipient(bare), (word["name"] or "").strip('" '))
+            address = identity.address(_recipient(bare), (word["name"] or "").strip('" '))
             if address not in (*found["to"], *found["cc"]):
                 found[field].append(address)
         if not found["to"]:

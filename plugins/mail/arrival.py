@@ -7,10 +7,11 @@ import re
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
-from bridge.model import Author, Envelope, File, Report
+from bridge.model import Address, Author, Envelope, File, Report
 from plugins.mail import identity, read
 from plugins.mail.config import Config
 from plugins.mail.identity import Sign
+from plugins.mail.subject import topic
 from plugins.mail.write import Memo
 
 _DAEMON = re.compile(r"(mailer-?daemon|mail-daemon|postmaster|mdaemon|bounces?)([+.-].*)?@.*", re.IGNORECASE)
@@ -42,14 +43,15 @@ def envelope(
         scopes=arrival.scopes,
         key=_key(mail, arrival.raw),
         id=mail.message_id or f"<{hashlib.sha256(arrival.raw).hexdigest()}{identity.NOWHERE}",
-        author=Author("mail", sender, mail.sender.name, verified),
+        author=_author(Address(sender, mail.sender.name), verified=verified),
         when=arrival.when if mail.date is None else min(mail.date, arrival.when),
         title=mail.subject,
+        topic=topic(mail.subject),
         text=mail.text,
         html=mail.html,
         refs=tuple(dict.fromkeys([*named, *mail.refs])),
         proof=tuple(proof),
-        people=tuple(Author("mail", one.account, one.name) for one in others),
+        people=tuple(map(_author, others)),
         files=tuple(files),
         original=original,
         folded=mail.folded,
@@ -58,6 +60,12 @@ def envelope(
         report=_report(arrival, mail, sign),
         memo=Memo(mail.sender, mail.reply_to, mail.to, mail.cc, mail.date, mail.text).dump(),
     )
+
+
+def _author(one: Address, *, verified: bool = False) -> Author:
+    """A person by a canonical address; who gives no name is called by what stands before the @."""
+    local, _, domain = one.account.rpartition("@")
+    return Author("mail", one.account, one.name or local, verified, domain)
 
 
 def _key(mail: read.Mail, raw: bytes) -> str:

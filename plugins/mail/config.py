@@ -13,14 +13,15 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, SecretStr, field_validator, model_validator
 
 from bridge.connector import ConnectorConfig
+from bridge.text.plain import spoken as spoken  # noqa: PLC0414 - beside `size`, which reads it back
 from plugins.mail import identity
 
-UNITS = {"": 1, "B": 1, "KB": 2**10, "MB": 2**20, "GB": 2**30}
+UNITS = {"": 1, "B": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9}
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 
 
 def size(value: Any) -> Any:
-    """A number of bytes from 26214400 or "25 MB" (1 MB = 2**20 bytes). Raises `ValueError`."""
+    """A number of bytes from 25000000 or "25 MB" (as `spoken` says it). Raises `ValueError`."""
     if not isinstance(value, str):
         return value
     match = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([KMG]?B?)\s*", value.upper())
@@ -28,14 +29,6 @@ def size(value: Any) -> Any:
     if not match or unit is None:
         raise ValueError('must be a number of bytes, or a size such as "25 MB"')
     return int(float(match[1]) * UNITS[unit])
-
-
-def spoken(count: int) -> str:
-    """A size for people: 26214400 is "25 MB"."""
-    for unit in ("GB", "MB", "KB"):
-        if count >= UNITS[unit]:
-            return f"{round(count / UNITS[unit], 1):g} {unit}"
-    return f"{count} bytes"
 
 
 Size = Annotated[int, BeforeValidator(size)]
@@ -127,7 +120,7 @@ class Config(ConnectorConfig):
 
     listen: str = Field("127.0.0.1:2525", description="host:port where the mail server hands over mail, by SMTP")
     hostname: str = Field("", description="How we greet other mail servers; default: domain of the first mailbox")
-    max_size: Size = Field(26214400, ge=1000, description="Largest mail taken: bytes, or a size such as 25 MB")
+    max_size: Size = Field(25_000_000, ge=1000, description="Largest mail taken: bytes, or a size such as 25 MB")
     mailboxes: tuple[Mailbox, ...] = Field(min_length=1, description="The addresses that rooms can be mapped to")
     smarthost: Smarthost = Field(description="The server that takes our outward mail")
     authserv_id: str = Field(

@@ -47,6 +47,12 @@ def canonical(address: str) -> str:
         return address.lower()
 
 
+def address(account: str, name: str = "") -> Address:
+    """Somebody whom mail reaches: canonical, and with the domain that policy asks about."""
+    account = canonical(account)
+    return Address(account, name, account.rpartition("@")[2])
+
+
 def is_address(address: str) -> bool:
     """Whether mail can be addressed to it; the local part may be non-ASCII (RFC 6531), the domain must be canonical."""
     return len(address) <= 254 and _ADDRESS.fullmatch(address) is not None
@@ -108,7 +114,7 @@ def mailbox_of(address: str, mailboxes: Collection[str]) -> str:
 
 def others(addresses: Iterable[Address], mailboxes: Collection[str]) -> tuple[Address, ...]:
     """The people among `addresses`, canonical, once each, without our own mailboxes."""
-    found = dict.fromkeys(Address(canonical(one.account), one.name) for one in addresses if one.account)
+    found = dict.fromkeys(address(one.account, one.name) for one in addresses if one.account)
     return tuple(one for one in found if not mailbox_of(one.account, mailboxes))
 
 

@@ -32,12 +32,12 @@ from plugins.mail.header import (
 )
 from plugins.mail.identity import HEADER
 from plugins.mail.parts import Found, Part, bodies_of, complete_report, written
+from plugins.mail.subject import is_forward
 
 _STRUCTURED = re.compile(
     r"(?:^|(?<=\r))content-(?:type|disposition)[ \t]*:[^\r\n]*+(?:(?:\r\n|\r|\n)[ \t][^\r\n]*+)*+",
     re.IGNORECASE | re.MULTILINE,
 )
-_FORWARD = re.compile(r"\s{0,9}(?:fwd?|tr|wg|rv|i|enc|doorst|vb)\s?:", re.IGNORECASE)
 _TOKEN = re.compile(r"[!-~]{1,200}")
 
 
@@ -162,7 +162,7 @@ def _read(raw: bytes) -> Mail:
     found = Found(root=root)
     bodies = bodies_of(root, found)
     complete_report(fields, bodies, found)
-    text, html, folded = written(bodies, found, forward=_FORWARD.match(subject_of(fields)) is not None)
+    text, html, folded = written(bodies, found, forward=is_forward(subject_of(fields)))
     return _mail(fields, text, html, folded, found)
 
 

@@ -24,17 +24,14 @@ from aiosmtplib import (
     SMTPServerDisconnected,
 )
 
-from bridge.model import Address, Deferred, Finding, Rejected, Unavailable
-from plugins.mail.config import Smarthost, spoken
+from bridge.model import Address, Deferred, Finding, Rejected, Unavailable, Unconfirmed
+from bridge.text.plain import spoken
+from plugins.mail.config import Smarthost
 
 CONNECTIONS = 4
 IDLE = 30.0  # seconds that an unused connection is kept
 PATIENCE = 10  # the answer to a whole message may take so many times longer; RFC 5321 4.5.3.2.6: 10 minutes
 SERVER_TROUBLE = frozenset({421, 503, 530, 535, 538})  # about us or the server, never about one message
-
-
-class Unconfirmed(Exception):
-    """The server may have the message or not; a repeat has the same Message-ID, by which it can be recognised."""
 
 
 @dataclass(slots=True)
@@ -210,7 +207,7 @@ class Submission:
             raise Unconfirmed(_said(error)) from None
         except (SMTPException, OSError) as error:
             raise Unconfirmed(f"the mail server did not confirm the message: {error}") from None
-        outcome.reply = f"{answer.code} {answer.message}"
+        outcome.reply = _without_addresses(f"{answer.code} {answer.message}")
         return outcome
 
 
@@ -241,6 +238,11 @@ def _judge(error: SMTPResponseException) -> NoReturn:
 
 def _said(error: SMTPResponseException) -> str:
     return f"{error.code} {' '.join(error.message.split())}"[:500]
+
+
+def _without_addresses(reply: str) -> str:
+    """What the server said, fit for a log: some servers name the recipient."""
+    return " ".join(word for word in reply.split() if "@" not in word)[:200]
 
 
 def _explained(error: Exception, username: str, *secrets: str) -> str:

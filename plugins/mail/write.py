@@ -24,6 +24,7 @@ from bridge.text.plain import matrix_to_text, text_to_html, without_internal_lin
 from plugins.mail import identity
 from plugins.mail.config import Mailbox
 from plugins.mail.identity import Sign
+from plugins.mail.subject import unanswered
 
 QUOTED = 2000  # characters of a mail that are kept for quoting it
 MOST_REFERENCES = 20
@@ -31,7 +32,6 @@ MOST_REFERENCES = 20
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]+")
 _CONTROL_IN_TEXT = re.compile(r"[\x00-\x08\x0b-\x1f\x7f\ud800-\udfff]")
 _ID = re.compile(r"<[!-;=?-~]{1,900}>")  # printable ASCII; a line has at most 998 octets, RFC 5322 2.1.1
-_REPLY = re.compile(r"^(?:(?:re|aw|sv|antw|rif|odp|vs|回复)\s*(?:\[\d+\])?\s*[:：]\s*)+", re.IGNORECASE)
 _TYPE = re.compile(r"[a-z0-9][a-z0-9!#$&^_.+-]{0,63}/[a-z0-9][a-z0-9!#$&^_.+-]{0,63}")
 
 
@@ -130,7 +130,7 @@ def subject(draft: Draft) -> str:
 
 def answer_subject(title: str) -> str:
     """The subject of an answer: with "Re: ", once, whatever the language of those before."""
-    return f"Re: {_REPLY.sub('', _clean(title))}"
+    return f"Re: {unanswered(_clean(title))}"
 
 
 def _references(answered: Answered) -> list[str]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import aiohttp
+
 from tests.conftest import Company, company_with
 from tests.e2e.looking import says
 from tests.peers.employee import body
@@ -17,6 +19,57 @@ async def test_the_bot_says_what_it_can_do_and_which_right_it_lacks(company: Com
     await company.alice.invite(room, company.bot)
     hello = await company.alice.see(room, says("not mapped yet", company.bot))
     assert "right to invite" in body(hello) or "to invite" in body(hello)
+
+
+async def test_a_missing_right_is_said_once_and_again_only_when_another_is_missing(company: Company) -> None:
+    async def need(level: int) -> None:
+        levels = {"users": {company.bot: 50}, "events_default": level, "state_default": 50, "invite": 0}
+        await company.alice.put_state(company.room, "m.room.power_levels", levels)
+
+    def said(room: str) -> list[str]:
+        return [body(event) for event in company.alice.timeline(room) if "missing" in body(event)]
+
+    ghosts, speak = "for everybody to send messages", "for me to send messages"
+    operators = await company.alice.create_room("operators", invite=[company.bot], powers={company.bot: 50})
+    await company.reconfigure(management_room=operators)
+    await need(50)
+    await company.alice.see(company.room, says(ghosts, company.bot))
+    await company.alice.see(operators, says(ghosts, company.bot))
+    await company.bridge.stop()
+    await company.bridge.start()
+    await need(40)  # another event, and the same right
+    await need(60)  # now the bot itself may not speak there
+    alarm = await company.alice.see(operators, says(speak, company.bot))
+    await need(0)
+    await need(50)
+    await company.alice.see(operators, says(ghosts, company.bot), after=alarm["event_id"])
+    await company.alice.see(company.room, lambda event: len(said(company.room)) == 2)
+    assert [speak in each for each in said(operators)] == [False, True, False]
+    assert not [each for each in said(company.room) if speak in each]
+
+
+async def test_in_a_room_that_the_bot_made_it_lacks_nothing_itself(company: Company) -> None:
+    room = await _made_by_the_bot(company)
+    mapping = {"connector": "mail", "scope": company.mailbox, "room": room}
+    await company.alice.join(room)
+    await company.reconfigure(mappings=[mapping])
+    notice = await company.alice.see(room, says("for everybody to send messages", company.bot))
+    assert "for me" not in body(notice)
+
+
+async def _made_by_the_bot(company: Company) -> str:
+    url = f"{company.synapse.url}/_matrix/client/v3/createRoom"
+    asked = {
+        "preset": "private_chat",
+        "invite": [company.alice.mxid],
+        "power_level_content_override": {"events_default": 100, "invite": 100},
+    }
+    headers = {"Authorization": f"Bearer {company.config['appservice']['as_token']}"}
+    async with (
+        aiohttp.ClientSession(headers=headers) as session,
+        session.post(url, json=asked, params={"user_id": company.bot}) as answer,
+    ):
+        return str((await answer.json())["room_id"])
 
 
 async def test_an_outsiders_invitation_is_not_followed(company: Company) -> None:

@@ -17,7 +17,7 @@ from pydantic import ValidationError
 from bridge.connector import Spool
 from bridge.model import Address, Answered, Draft, Envelope, File, Recipients, Rejected
 from plugins.mail import Mail, identity
-from plugins.mail.config import Config, Mailbox, Smarthost, spoken
+from plugins.mail.config import Config, Mailbox, Smarthost, size, spoken
 from plugins.mail.write import Memo, eml_name, write
 
 UID = "abcdefghij234567abcd"
@@ -414,7 +414,7 @@ def mail() -> Mail:
 
 
 def audience(mail: Mail, memo: Memo) -> tuple[list[str], list[str]]:
-    found = mail.audience("support@company.example", answered(memo=memo.dump()))
+    found = mail.audience("support@company.example", "", answered(memo=memo.dump()))
     return [str(one) for one in found.to], [str(one) for one in found.cc]
 
 
@@ -447,7 +447,7 @@ def test_when_nobody_is_left_the_recipients_must_be_named(mail: Mail) -> None:
     with pytest.raises(Rejected, match="name the recipients"):
         audience(mail, Memo(Address("support+x@company.example"), to=(Address("sales@company.example"),)))
     with pytest.raises(Rejected, match="name the recipients"):
-        mail.audience("support@company.example", answered(memo=""))
+        mail.audience("support@company.example", "", answered(memo=""))
 
 
 def test_recipients_are_read_as_people_type_them(mail: Mail) -> None:
@@ -481,14 +481,36 @@ def test_mailboxes_are_the_scopes_in_lower_case(mail: Mail) -> None:
 
 @pytest.mark.parametrize(
     ("given", "count"),
-    [("25 MB", 26214400), ("25mb", 26214400), ("1.5 GB", 1610612736), (5000, 5000), ("5000", 5000), ("10k", 10240)],
+    [
+        ("25 MB", 25_000_000),
+        ("25mb", 25_000_000),
+        ("1.5 GB", 1_500_000_000),
+        (5000, 5000),
+        ("5000", 5000),
+        ("10k", 10_000),
+    ],
 )
 def test_sizes_are_written_as_people_write_them(given: Any, count: int) -> None:
     assert config(max_size=given).max_size == count
 
 
 def test_sizes_are_spoken_as_people_speak_of_them() -> None:
-    assert [spoken(size) for size in (26214400, 1536, 100, 3 * 2**30)] == ["25 MB", "1.5 KB", "100 bytes", "3 GB"]
+    said = ["25 MB", "1.5 kB", "100 bytes", "3 GB", "26.2 MB"]
+    assert [spoken(count) for count in (25_000_000, 1536, 100, 3_000_000_000, 26_214_400)] == said
+
+
+def test_whoever_a_mail_may_go_to_has_a_domain_as_policy_compares_it(mail: Mail) -> None:
+    memo = Memo(Address("Zoe@Müller.Example"), cc=(Address("bob@B.example"),)).dump()
+    answer = mail.audience("support@company.example", "", answered(memo=memo))
+    begun = mail.recipients(["Ann@A.Example", "cc:", '"Zoe"', "<zoe@Müller.Example>"])
+    assert [one.domain for one in (*answer.all, *begun.all)] == [
+        "xn--mller-kva.example", "b.example", "a.example", "xn--mller-kva.example",
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize("said", ["25 MB", "1.5 kB", "3 GB"])
+def test_a_size_is_read_as_it_is_spoken(said: str) -> None:
+    assert spoken(size(said)) == said
 
 
 @pytest.mark.parametrize(

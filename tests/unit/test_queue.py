@@ -13,20 +13,16 @@ from typing import Any
 
 import pytest
 
-from bridge import queue as lanes
+from bridge import lanes, queue
 from bridge.config import Retry
 from bridge.matrix.destination import MatrixDestination
-from bridge.model import Deferred, Delivery, File, Rejected, Unavailable
+from bridge.model import Deferred, Delivery, File, Rejected, Unavailable, Unconfirmed
 from bridge.payload import Post
 from bridge.queue import Crossing, Line, Queue
 from bridge.store import Store, Tx, opened
 from bridge.texts import Texts
 
 QUICK = Retry(first=0.01, longest=0.02)
-
-
-class Unconfirmed(Exception):
-    """The other side may have it or not."""
 
 
 class Place:
@@ -205,7 +201,7 @@ async def test_a_lane_that_is_empty_is_forgotten(store: Store) -> None:
         await bench.crossed_out()
         await bench.add("b1", lane="b")
         await bench.crossed_out()
-        await bench.place.until(lambda: "a" not in bench.line._lanes)
+        await bench.place.until(lambda: "a" not in bench.line.lanes.open)
 
 
 # --- a destination that is down
@@ -286,7 +282,7 @@ async def test_what_is_rejected_becomes_a_dead_letter_and_its_lane_goes_on(store
 async def test_what_fails_in_an_unforeseen_way_is_tried_again_and_then_given_up(
     store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(lanes, "ODD_ATTEMPTS", 3)
+    monkeypatch.setattr(queue, "ODD_ATTEMPTS", 3)
     bench = Bench(store, Place())
     bench.place.trouble = lambda delivery: KeyError("event_id") if delivery.payload == "a1" else None
     async with bench.running():
@@ -299,7 +295,7 @@ async def test_what_fails_in_an_unforeseen_way_is_tried_again_and_then_given_up(
 async def test_what_is_never_confirmed_is_given_up_in_doubt_after_some_attempts(
     store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(lanes, "ODD_ATTEMPTS", 3)
+    monkeypatch.setattr(queue, "ODD_ATTEMPTS", 3)
     bench = Bench(store, Place(careful=True))
     bench.place.answers["a1"] = [Deferred("later")] * 4 + [Unconfirmed() for _ in range(5)]
     async with bench.running():
@@ -366,10 +362,10 @@ async def test_only_so_many_deliveries_are_in_memory_and_none_is_lost(
     async with bench.running():
         for each in wanted:
             await bench.add(each, lane=each[0])
-        assert sum(len(lane.backlog) for lane in bench.line._lanes.values()) == bench.line._held == 10
+        assert sum(len(lane.backlog) for lane in bench.line.lanes.open.values()) == bench.line.lanes.held == 10
         bench.place.open.set()
         await bench.crossed_out()
-    assert bench.line._held == 0
+    assert bench.line.lanes.held == 0
     for lane in "abcdefgh":
         assert [each for each in bench.place.taken if each[0] == lane] == [f"{lane}{number}" for number in range(5)]
 
