@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-import base64
 import contextlib
-import hashlib
-import hmac
 import logging
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -17,28 +14,25 @@ import aiohttp
 from aiohttp import web
 
 from bridge import payload, store
-from bridge.commands import Commands
-from bridge.commands.acts import Acts
-from bridge.commands.start import Starts
 from bridge.config import Config
-from bridge.connector import Connector, Spool
+from bridge.connector import Connector
 from bridge.departures import ConnectorDestination
-from bridge.hearing import Hearing
 from bridge.holds import Holds
-from bridge.hub import Hub
+from bridge.http import new_session
 from bridge.matrix.appservice import routes
 from bridge.matrix.destination import MatrixDestination
 from bridge.matrix.fetch import Fetch
 from bridge.matrix.ghosts import Ghosts
 from bridge.matrix.rooms import Rooms
 from bridge.matrix.wire import Wire
-from bridge.model import Deferred, Delivery, Envelope, RoomEvent, Unavailable
-from bridge.outward import Outward
-from bridge.places import Places
+from bridge.model import Deferred, Delivery, RoomEvent, Unavailable
+from bridge.polling import Poller
+from bridge.port import BridgePort
 from bridge.queue import Line, Queue
+from bridge.rules import Rules
 from bridge.store import Store, Tx
-from bridge.texts import Texts
 from bridge.web.admin import admin, bound, socket_of
+from bridge.web.hooks import hooks
 
 log = logging.getLogger(__name__)
 
@@ -52,25 +46,28 @@ class Bridge:
 
     def __init__(
         self, config: Config, connectors: dict[str, tuple[type[Connector], Any]], memory: Store, secret: bytes,
-        wire: Wire, session: aiohttp.ClientSession,
+        wire: Wire, session: aiohttp.ClientSession, tools: aiohttp.ClientSession,
     ) -> None:  # fmt: skip
         self.config = config
         self.store = memory
-        self._secret = secret
-        say = Texts(config.language)
-        self.say = say
-        self.places = Places(config)
-        self.outward = Outward(config, self.places, say)
-        self.hub = Hub(config, self.places, self.outward, say)
-        self.connectors = {name: kind(name, body, _Port(self, name)) for name, (kind, body) in connectors.items()}
-        self.acts = Acts(self.places, self.outward, self.connectors, say)
-        starts = Starts(self.places, self.outward, self.connectors, say)
-        commands = Commands(config, self.acts, starts, self.outward, say)
-        self.hearing = Hearing(config, self.places, commands, self.outward, say)
+        rules = self.rules = Rules(config)
+        self.places, self.outward, self.hub, self.say = rules.places, rules.outward, rules.hub, rules.say
+        self.connectors = {
+            name: kind(name, body, BridgePort(name, memory, self.hub, self.places, secret, tools, config.max_file))
+            for name, (kind, body) in connectors.items()
+        }
+        rules.connect(self.connectors)
+        self.acts, self.hearing = rules.acts, rules.hearing
+        self.pollers = {
+            name: Poller(each, memory, self.hub, self._changed)
+            for name, each in self.connectors.items()
+            if type(each).poll is not Connector.poll
+        }
         self.ghosts = Ghosts(config, wire, session, memory)
-        self.rooms = Rooms(config, memory, self.ghosts, self.places, say, self.hear)
+        self.rooms = Rooms(config, memory, self.ghosts, self.places, self.say, self.hear)
         self.holds = Holds(memory, self.outward, self.rooms)
         self.queue = Queue([Line(memory, each, config.retry, self._changed) for each in self._destinations()], memory)
+        self._down: set[str] = set()  # what people were told does not answer
         self._registered = False
         self._failed: dict[str, str] = {}
         self._stopping = asyncio.Event()
@@ -81,15 +78,12 @@ class Bridge:
             self.config, self.store, self.ghosts, self.rooms, fetch, self.places, self.outward, self.say,
             self.hearing.located,
         )  # fmt: skip
-        return [
-            self.matrix,
-            *(
-                ConnectorDestination(
-                    each, self.store, self.rooms, fetch, self.outward, self.places, self.say, self.config.max_file
-                )
-                for each in self.connectors.values()
-            ),
-        ]
+        return [self.matrix, *(self._departure(each, fetch) for each in self.connectors.values())]
+
+    def _departure(self, connector: Connector, fetch: Fetch) -> ConnectorDestination:
+        return ConnectorDestination(
+            connector, self.store, self.rooms, fetch, self.outward, self.rules.items, self.places, self.config.max_file
+        )
 
     # --- life
 
@@ -101,6 +95,7 @@ class Bridge:
             delivering = tasks.create_task(self.queue.run())
             parts = {"rooms": self._be_known, "holds": self.holds.run, "retention": self._keep_house}
             parts |= {name: each.run for name, each in self.connectors.items()}
+            parts |= {f"{name} poll": each.run for name, each in self.pollers.items()}
             others = [tasks.create_task(self._kept(*part)) for part in parts.items()]
             await self._stopping.wait()
             for task in others:
@@ -159,6 +154,7 @@ class Bridge:
     async def _listening(self) -> AsyncIterator[None]:
         token = self.config.appservice.hs_token.get_secret_value()
         app = routes(token, self.config.appservice.max_body, self.heard, self.ghosts.knows, self.trouble)
+        hooks(app, self.connectors, lambda found: self.store.transact(self.hub.accept_all, found))
         public, private = (
             web.AppRunner(each, access_log=None, shutdown_timeout=SHUTDOWN) for each in (app, admin(self))
         )
@@ -228,6 +224,10 @@ class Bridge:
             self.places.tell_operators(tx, body)
 
     async def _changed(self, destination: str, reason: str) -> None:
+        """A tool went away or came back, as its lanes or its polls found: people hear it once."""
+        if bool(reason) == (destination in self._down):
+            return
+        (self._down.add if reason else self._down.discard)(destination)
         body = (
             self.say("down", destination=destination, reason=reason)
             if reason
@@ -243,6 +243,7 @@ class Bridge:
     def trouble(self) -> dict[str, str]:
         """What is not ready, by name."""
         found = {name: line.trouble for name, line in self.queue.lines.items() if line.trouble}
+        found |= {name: each.trouble for name, each in self.pollers.items() if each.trouble}
         found |= {name: "not listening yet" for name, each in self.connectors.items() if not each.started()}
         found |= self._failed
         if not self._registered:
@@ -278,31 +279,16 @@ class Bridge:
         return await self.store.transact(rule)
 
 
-class _Port:
-    """What one connector sees of the bridge."""
-
-    def __init__(self, bridge: Bridge, name: str) -> None:
-        self.spool: Spool = bridge.store.spool
-        self._bridge = bridge
-        self._name = name
-
-    async def accept(self, envelope: Envelope) -> None:
-        await self._bridge.store.transact(self._bridge.hub.accept, envelope)
-
-    def scopes(self) -> frozenset[str]:
-        return self._bridge.places.scopes_of(self._name)
-
-    def sign(self, text: str) -> str:
-        digest = hmac.new(self._bridge._secret, f"{self._name}:{text}".encode(), hashlib.sha256).digest()
-        return base64.b32encode(digest[:10]).decode().lower()
-
-
 @contextlib.asynccontextmanager
 async def opened(config: Config, connectors: dict[str, tuple[type[Connector], Any]]) -> AsyncIterator[Bridge]:
     """A bridge ready to `run`. Raises `StoreBusy`, `sqlite3.Error`, `OSError`."""
     homeserver = config.homeserver
+    timeout = aiohttp.ClientTimeout(total=homeserver.timeout)
     wire = Wire(homeserver.url, homeserver.timeout, homeserver.in_flight * 2)
-    async with store.opened(config.data) as memory:
-        async with aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=homeserver.timeout)) as session:
-            yield Bridge(config, connectors, memory, await memory.secret(), wire, session)
-        wire.close()
+    async with (
+        store.opened(config.data) as memory,
+        aiohttp.ClientSession(timeout=timeout) as session,
+        new_session() as tools,
+    ):
+        with contextlib.closing(wire):
+            yield Bridge(config, connectors, memory, await memory.secret(), wire, session, tools)

@@ -57,7 +57,9 @@ class Appservice(Section):
 class Inside(Section):
     """Who belongs to the company. Everybody else is outside and can ask for nothing."""
 
-    domains: frozenset[str] = Field(frozenset(), description="Mail domains; a sender in them counts only when verified")
+    domains: frozenset[str] = Field(
+        frozenset(), description="Domains of the company's own addresses; a sender in them counts only when verified"
+    )
     servers: frozenset[str] = Field(frozenset(), description="Matrix servers besides our own whose users are inside")
     users: frozenset[str] = Field(frozenset(), description="Single Matrix user ids that are inside")
     except_users: frozenset[str] = Field(
@@ -70,9 +72,13 @@ class Outward(Section):
 
     hold: float = Field(15, ge=0, le=3600, description="Seconds in which an outward message can still be stopped")
     ask_again: float = Field(600, ge=10, description="Seconds after which a message not yet sent is asked again")
-    domains: frozenset[str] = Field(frozenset(), description="When set, the only domains mail may go to")
+    domains: frozenset[str] = Field(
+        frozenset(), description="When set, the only domains of addresses that messages may go to"
+    )
     max_size: int = Field(25_000_000, ge=1000, description="Largest sum of a message's files, in bytes")
-    per_address: int = Field(20, ge=0, description="Messages to one address in 10 minutes before it is asked; 0: never")
+    per_address: int = Field(
+        20, ge=0, description="Messages of one mailbox to one address in 10 minutes before it is asked; 0: never"
+    )
 
 
 class Retry(Section):
@@ -89,6 +95,7 @@ class Mapping(Section):
     connector: str = Field(description="Name of a connector below")
     scope: str = Field(description="What of it: a mailbox address, a project …")
     room: str = Field(description="Room id (!…) or alias (#…:server)")
+    private: bool = Field(False, description="Whether the room may see the tool's private notes")
 
     @field_validator("room")
     @classmethod

@@ -1,18 +1,37 @@
 """The plugin contract: what a tool's plugin implements, and what the bridge gives it.
 
 A plugin sees neither Matrix nor the database. It turns what its tool says into envelopes, and drafts into messages of
-its tool. Implement what the tool can do; the defaults refuse.
+its tool. Implement what the tool can do; the defaults refuse, or say that there is nothing. docs/plugins.md builds a
+plugin from the first line; `bridge.testing` has the tests that every plugin passes.
 """
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Sequence
+import asyncio
+import json
+from collections.abc import AsyncIterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar, Protocol
 
 from pydantic import BaseModel, ConfigDict
 
-from bridge.model import Answered, Delivery, Draft, Envelope, File, Finding, Recipients, Rejected, Sent
+from bridge.model import (
+    Answered,
+    Card,
+    Change,
+    Delivery,
+    Draft,
+    Envelope,
+    File,
+    Finding,
+    Page,
+    Recipients,
+    Rejected,
+    Request,
+    Sent,
+    Unavailable,
+)
 
 
 class ConnectorConfig(BaseModel):
@@ -27,6 +46,9 @@ class Spool(Protocol):
     async def keep(self, name: str, type: str, data: bytes) -> File:
         """Keep `data`; a small file travels inside the returned value until its envelope is accepted."""
 
+    async def keep_stream(self, name: str, type: str, chunks: AsyncIterator[bytes], limit: int) -> File:
+        """Keep what comes in chunks, never whole in memory. Raises `Rejected` above `limit` bytes."""
+
     async def read(self, file: File) -> bytes:
         """The whole content. Raises `FileNotFoundError` when retention has removed it."""
 
@@ -35,6 +57,49 @@ class Spool(Protocol):
 
     async def path(self, file: File) -> Path:
         """A readable file on disk with the content (written there first when it was small)."""
+
+
+@dataclass(frozen=True, slots=True)
+class Reply:
+    """What a tool's HTTP server answered: header names lower-cased, the body whole."""
+
+    status: int
+    headers: Mapping[str, str]
+    body: bytes
+
+    def json(self) -> Any:
+        """The body as JSON. Raises `Unavailable` when it is none: then it is not the tool that speaks."""
+        try:
+            return json.loads(self.body)
+        except (ValueError, RecursionError):
+            raise Unavailable(f"the tool's answer ({self.status}) is not JSON") from None
+
+
+class Http(Protocol):
+    """The HTTP server of one tool, which configuration names: requests go there and nowhere else."""
+
+    async def request(
+        self,
+        method: str,
+        path: str,
+        *,
+        query: Mapping[str, str] | None = None,
+        json: Any = None,
+        form: Mapping[str, str | File] | None = None,
+        headers: Mapping[str, str] | None = None,
+        accept: Sequence[int] = (),
+    ) -> Reply:
+        """One request, limited in time and size; `form` is sent as multipart/form-data, its files streamed.
+
+        A status from 200 to 299, or one in `accept`, is returned. Other answers are raised as what they mean for a
+        delivery: `Unavailable` for the tool's trouble (it cannot be reached, 401, 403, 408, 429, 502, 503, 504, with
+        the seconds of Retry-After), `Deferred` for other 5xx, `Rejected` for other 4xx, and `Unconfirmed` when
+        something other than a GET was asked and the answer is lost. A GET is repeated when the connection breaks.
+        Raises `ValueError` when `path` leads to another server.
+        """
+
+    async def download(self, path: str, name: str, type: str) -> File:
+        """A file of the tool, streamed into the spool. Raises as `request`, and `Rejected` when it is too large."""
 
 
 class Port(Protocol):
@@ -56,12 +121,20 @@ class Port(Protocol):
     def sign(self, text: str) -> str:
         """A short, case-insensitive signature ([a-z2-7]{16}) of `text` that only this bridge can make."""
 
+    def http(self, url: str, *, headers: Mapping[str, str] | None = None, login: tuple[str, str] | None = None) -> Http:
+        """The server at `url`, which must come from the configuration; `headers` and `login` go with every request."""
+
 
 class Connector:
     """One configured use of a plugin. Subclass it, one class per tool."""
 
     Config: ClassVar[type[ConnectorConfig]] = ConnectorConfig
-    command: ClassVar[str] = ""  # the word after "!" that begins something new with people outside, if the tool can
+    command: ClassVar[str] = ""  # the word after "!" that begins something new in the tool, if it can
+    addressed: ClassVar[bool] = False  # whether people name recipients after that word
+    usage: ClassVar[str] = ""  # what to type after that word, for help: "address Subject"
+    reaction: ClassVar[str] = ""  # an emoji on a message that means the same for that message
+    words: ClassVar[Mapping[str, str]] = {}  # words after "!" that change an item, and what to type after each
+    every: float = 30.0  # seconds between two polls
 
     def __init__(self, name: str, config: Any, port: Port) -> None:
         self.name = name
@@ -72,32 +145,79 @@ class Connector:
         """The scopes that configuration declares and that a room may be mapped to."""
         return ()
 
+    # --- what comes in
+
     async def run(self) -> None:
-        """Listen or poll until cancelled, handing what arrives to `port.accept`. Ready when `started()`."""
+        """Listen until cancelled, handing what arrives to `port.accept`. Ready when `started()`."""
+        await asyncio.Event().wait()
 
     def started(self) -> bool:
-        """Whether `run` is listening or polling."""
+        """Whether `run` is listening."""
         return True
 
+    async def poll(self, cursor: str) -> Page:
+        """What has happened since `cursor`, oldest first; "" is the first time: then only where to begin.
+
+        The bridge writes the page and its cursor down in one commit. Raises `Unavailable`.
+        """
+        raise NotImplementedError
+
+    def parse(self, request: Request) -> list[Envelope]:
+        """What a webhook (POST /hooks/NAME) says. Pure, no network: verify the signature, then read.
+
+        Raises `Rejected` when it is forged or makes no sense; an event that is none of ours is an empty list. The
+        tool hears yes only after the commit.
+        """
+        raise NotImplementedError
+
+    # --- items
+
+    def match(self, text: str) -> str:
+        """The tool's own name of the item whose key or URL `text` is, "" when it is none of this tool's. Pure."""
+        return ""
+
+    async def fetch(self, item: str) -> Card:
+        """How the item stands. Raises `Rejected` when there is none, `Unavailable`."""
+        raise Rejected(f"{self.name} has nothing to look at")
+
+    async def change(self, change: Change) -> Card:
+        """Change the item and read it back: how it stands now. Asking twice does no harm.
+
+        Raises `Rejected` with the tool's own reason when it refuses, or has not done it; `Unavailable`.
+        """
+        raise Rejected(f"{self.name} changes nothing")
+
+    # --- what leaves
+
     async def send(self, delivery: Delivery, draft: Draft) -> Sent:
-        """Send the draft; `delivery.uid` is its identity, the same at every attempt.
+        """Send the draft to the item; `delivery.uid` is its identity, the same at every attempt.
+
+        When `delivery.attempts` is more than 1, an earlier attempt may have succeeded unnoticed: use the tool's
+        idempotency key, or look for your own mark before you send again.
 
         Raises `Rejected` when the tool refuses it for good, `Deferred` when it took nothing and asks to come again,
-        `Unavailable` when the tool is in trouble and took nothing. Anything else counts as temporary and in doubt: it
-        is tried again, but can no longer be cancelled.
+        `Unavailable` when the tool is in trouble and took nothing. `Unconfirmed`, or anything else, counts as temporary
+        and in doubt: it is tried again, but can no longer be cancelled.
         """
         raise Rejected(f"{self.name} cannot send messages")
 
-    def audience(self, scope: str, answered: Answered) -> Recipients:
-        """Who receives an answer to that message. Pure; raises `Rejected` when nobody may be answered."""
+    async def create(self, delivery: Delivery, draft: Draft) -> Sent:
+        """Make a new item of the draft, once: as `send`. `Sent.card` names it, where the tool has names for items."""
+        raise Rejected(f"{self.name} cannot make anything new")
+
+    def audience(self, scope: str, item: str, answered: Answered | None) -> Recipients:
+        """Who receives a message to that item, answering that one if any. Pure; `Rejected` when nobody would."""
         raise Rejected(f"{self.name} cannot answer messages")
 
     def title(self, title: str) -> str:
         """What an answer to something of that title is called, as its preview shows it. Pure."""
-        return title
+        return ""
 
     def recipients(self, words: Sequence[str]) -> Recipients:
-        """Read recipients that an employee typed. Pure; raises `Rejected` saying which word is no recipient."""
+        """Who is meant by the words typed after `command`: recipients if `addressed`, else where it is made. Pure.
+
+        Raises `Rejected` saying which word is no recipient.
+        """
         raise Rejected(f"{self.name} takes no recipients")
 
     async def check(self) -> list[Finding]:

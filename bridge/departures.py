@@ -2,18 +2,24 @@
 
 from __future__ import annotations
 
+import json
+import logging
+from collections.abc import Callable
 from dataclasses import replace
 
 from bridge import payload
 from bridge.connector import Connector
+from bridge.items import Items
 from bridge.matrix.fetch import Fetch
 from bridge.matrix.rooms import Rooms
 from bridge.model import Deferred, Delivery, Draft, Rejected
-from bridge.outward import Outward, Refusal
+from bridge.outward import Outward, Refusal, begins
+from bridge.payload import Alter, Look
 from bridge.places import Places
 from bridge.queue import Crossing
-from bridge.store import Store, Tx
-from bridge.texts import Texts
+from bridge.store import Conversation, Store, Tx
+
+log = logging.getLogger(__name__)
 
 FRESH = 1.0  # seconds: a hold that has just ended has looked into the room already
 
@@ -25,8 +31,8 @@ class ConnectorDestination:
     parallel = 4
 
     def __init__(
-        self, connector: Connector, store: Store, rooms: Rooms, fetch: Fetch, outward: Outward, places: Places,
-        say: Texts, limit: int,
+        self, connector: Connector, store: Store, rooms: Rooms, fetch: Fetch, outward: Outward, items: Items,
+        places: Places, limit: int,
     ) -> None:  # fmt: skip
         self.name = connector.name
         self._connector = connector
@@ -34,13 +40,15 @@ class ConnectorDestination:
         self._rooms = rooms
         self._fetch = fetch
         self._outward = outward
+        self._items = items
         self._places = places
-        self._say = say
         self._limit = limit
         self._deferred: set[str] = set()  # what the other side asked to bring again later
 
     async def prepare(self, delivery: Delivery) -> None:
         """See that nothing waits in the room that would stop it; bring its files into the spool; apply the policy."""
+        if delivery.kind != "draft":
+            return
         draft = payload.load(Draft, delivery.payload)
         await self._rooms.settle(draft.room, FRESH)
         if self._outward.is_old(draft) and delivery.uid not in self._deferred:  # an outage: then it is asked again
@@ -62,30 +70,67 @@ class ConnectorDestination:
 
     async def deliver(self, delivery: Delivery) -> Crossing:
         """Hand it over. Raises what the connector raises."""
-        draft = payload.load(Draft, delivery.payload)
+        if delivery.kind == "look":
+            return await self._look(delivery, payload.load(Look, delivery.payload))
+        if delivery.kind == "change":
+            return await self._change(delivery, payload.load(Alter, delivery.payload))
+        return await self._draft(delivery, payload.load(Draft, delivery.payload))
+
+    async def _draft(self, delivery: Delivery, draft: Draft) -> Crossing:
         self._deferred.discard(delivery.uid)
+        act = self._connector.create if begins(draft) else self._connector.send
         try:
-            sent = await self._connector.send(delivery, draft)
+            sent = await act(delivery, draft)
         except Deferred:
             self._deferred.add(delivery.uid)
             raise
+        log.info("delivery %s is accepted by %s: %s", delivery.uid, self.name, sent.reply)  # to be found there
         return lambda tx: self._outward.sent(tx, delivery, draft, sent)
+
+    async def _look(self, delivery: Delivery, look: Look) -> Crossing:
+        try:
+            card = await self._connector.fetch(look.remote)
+        except Rejected as error:
+            return self._refused(delivery, look, str(error))
+        return self._into_conversation(
+            delivery, lambda tx, conversation: self._items.found(tx, self.name, look, conversation, card)
+        )
+
+    async def _change(self, delivery: Delivery, alter: Alter) -> Crossing:
+        try:
+            card = await self._connector.change(alter.change)
+        except Rejected as error:
+            return self._refused(delivery, alter, str(error))
+        return self._into_conversation(
+            delivery, lambda tx, conversation: self._items.changed(tx, alter, conversation, card)
+        )
+
+    def _refused(self, delivery: Delivery, asked: Look | Alter, reason: str) -> Crossing:
+        """A no is an answer like any other: whoever asked hears it at once, and nothing is left to retry."""
+        return self._into_conversation(
+            delivery, lambda tx, conversation: self._items.refused(tx, asked, conversation, self.name, reason)
+        )
+
+    def _into_conversation(self, delivery: Delivery, rule: Callable[[Tx, Conversation], None]) -> Crossing:
+        def crossing(tx: Tx) -> None:
+            conversation = tx.conversations.get(delivery.conversation or 0)
+            if conversation is not None:
+                rule(tx, conversation)
+
+        return crossing
 
     def gave_up(self, tx: Tx, delivery: Delivery, reason: str) -> bool:
         """The author is told in the thread, operators in their room."""
-        self._outward.gave_up(tx, delivery, reason)
-        room = self._places.name(payload.load(Draft, delivery.payload).room)
-        self._places.tell_operators(
-            tx,
-            self._say(
-                "dead-letter", kind=delivery.kind, destination=self.name, room=room, reason=reason, uid=delivery.uid
-            ),
-        )
+        if delivery.kind == "draft":
+            self._outward.gave_up(tx, delivery, reason)
+        room = json.loads(delivery.payload)["room"]
+        self._places.tell_dead_letter(tx, delivery, room, reason)
         return False
 
     def waits(self, tx: Tx, delivery: Delivery, reason: str) -> None:
         """The preview says that it waits, and why."""
-        self._outward.waits(tx, delivery, reason)
+        if delivery.kind == "draft":
+            self._outward.waits(tx, delivery, reason)
 
     async def came_back(self) -> None:
         """Nothing to do: its lanes go on by themselves."""

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from bridge import payload
-from bridge.commands import SEND, Commands
+from bridge.commands import CANCEL, SEND, Commands
 from bridge.commands.parse import command_of
+from bridge.commands.start import thread_of
 from bridge.config import Config
 from bridge.model import Delivery, Draft, RoomEvent
 from bridge.outward import Outward
@@ -49,7 +50,7 @@ class Hearing:
             tx.conversations.in_matrix(number, event.id)
         if delivery.kind == "preview":
             tx.queue.previewed(payload.load(Preview, delivery.payload).draft, event.id)
-        if delivery.kind in ("post", "preview"):
+        if delivery.kind in ("post", "preview", "card"):
             tx.conversations.shown(delivery.conversation, event.id)
 
     def understand(self, tx: Tx, event: RoomEvent) -> None:
@@ -64,6 +65,9 @@ class Hearing:
             self._redacted(tx, event)
         elif event.type == "m.room.member" and event.state_key:
             self._member(tx, event, event.state_key)
+        elif event.type == "m.room.power_levels":
+            if event.room in self._places.mapped():
+                self._places.check_rights(tx, event.room)
         elif event.type == "m.room.encryption":
             tx.people.is_encrypted(event.room)
             self._places.encrypted.add(event.room)
@@ -78,6 +82,8 @@ class Hearing:
             tx.conversations.shown(conversation.id, event.id)
         if command is not None:
             self._commands.obey(tx, event, command, conversation)
+        elif event.msgtype == "m.text":
+            self._commands.pasted(tx, event, conversation)
 
     def _note(self, tx: Tx, conversation: Conversation, event: RoomEvent) -> None:
         refs = (event.answers,) if event.answers else ()  # whom it answers, should it be sent with 📤
@@ -117,14 +123,17 @@ class Hearing:
         touched = tx.queue.touched_by(event.target)
         if conversation is None and touched and touched[0].conversation:
             conversation = tx.conversations.get(touched[0].conversation)
-        if conversation is None and event.key == SEND and self._config.is_inside(event.sender):
+        wanted = self._commands.asks(event.key) and event.key != CANCEL
+        if conversation is None and wanted and self._config.is_inside(event.sender):
             self._places.post(tx, Locate(event.room, event))
         elif conversation is not None and conversation.room == event.room:
             self._commands.react(tx, event, conversation)
 
     def located(self, tx: Tx, request: RoomEvent, event: RoomEvent) -> None:
-        """The message that 📤 is on was written before its thread became a conversation."""
+        """The message that a request is on was written before its thread became a conversation, or begins one."""
         conversation = tx.conversations.of_root(event.thread) if event.thread else None
+        if conversation is None and request.key != SEND and request.room == event.room:
+            conversation = thread_of(tx, event, event.body[:80], self._say)
         taken_back = not tx.conversations.first_time(_taken_back(request.id))
         if conversation is not None and conversation.room == request.room == event.room and not taken_back:
             self._note(tx, conversation, event)

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-import hashlib
+import contextlib
 
 from bridge import payload
 from bridge.config import Config
-from bridge.model import Envelope, File, Rejected
+from bridge.items import Items
+from bridge.model import Card, Envelope, File, Page, Rejected
 from bridge.outward import Outward
 from bridge.payload import Post
 from bridge.places import Places, link
-from bridge.present import arrival, bare_title
+from bridge.present import arrival
 from bridge.store import Conversation, Tx
 from bridge.texts import Texts
 
@@ -20,45 +21,102 @@ MOST_PEOPLE = 200  # participants taken from one message
 class Hub:
     """The rules for what comes in. Each method is a rule: it runs inside one transaction."""
 
-    def __init__(self, config: Config, places: Places, outward: Outward, say: Texts) -> None:
+    def __init__(self, config: Config, places: Places, outward: Outward, items: Items, say: Texts) -> None:
         self._config = config
         self._places = places
         self._outward = outward
+        self._items = items
         self._say = say
+
+    def accept_page(self, tx: Tx, connector: str, page: Page) -> None:
+        """What a poll brought, with its cursor. What no room takes is passed over."""
+        for envelope in page.envelopes:
+            with contextlib.suppress(Rejected):
+                self.accept(tx, envelope)
+        tx.conversations.moved_on(connector, page.cursor)
+
+    def accept_all(self, tx: Tx, envelopes: list[Envelope]) -> None:
+        """What a webhook brought: all or nothing. What no room takes is passed over."""
+        for envelope in envelopes:
+            with contextlib.suppress(Rejected):
+                self.accept(tx, envelope)
 
     def accept(self, tx: Tx, envelope: Envelope) -> None:
         """Write an envelope down and what is to be shown of it. Raises `Rejected` when no room takes it."""
-        rooms = self._places.rooms_of(envelope.connector, envelope.scopes)
+        rooms = self._rooms(tx, envelope)
         if not rooms:
             raise Rejected(f"nobody here takes messages for {', '.join(envelope.scopes)}")
         for file in (*envelope.files, *filter(None, [envelope.original])):
             tx.keep(file)
         if envelope.report and self._report(tx, envelope):
             return
+        self._items.proven(tx, envelope)
+        changes = self._stands(tx, envelope)
         news: list[Conversation] = []
         for room, scope in rooms.items():
             if tx.conversations.first_time(f"{envelope.connector} {room} {envelope.key}"):
-                news += self._arrive(tx, envelope, room, scope)
+                news += self._arrive(tx, envelope, room, scope, changes)
         self._name_each_other(tx, envelope.connector, news)
 
-    def _arrive(self, tx: Tx, envelope: Envelope, room: str, scope: str) -> list[Conversation]:
-        """Put it into its conversation in a room; returns that when it is a new one."""
+    def _stands(self, tx: Tx, envelope: Envelope) -> str:
+        """What the envelope's author has changed of an item that we know."""
+        known = tx.conversations.item_named(envelope.connector, envelope.item) if envelope.card else None
+        if known is None or envelope.card is None:
+            return ""
+        return self._items.stands(tx, known, envelope.card, envelope.when)
+
+    def _rooms(self, tx: Tx, envelope: Envelope) -> dict[str, str]:
+        """Scope by room: rooms mapped to one of its scopes, and those where somebody follows its item."""
+        rooms = self._places.rooms_of(envelope.connector, envelope.scopes)
+        item = tx.conversations.item_named(envelope.connector, envelope.item) if envelope.item else None
+        for conversation, scope in tx.conversations.all_of_item(item) if item is not None else ():
+            rooms.setdefault(conversation.room, scope)
+        if envelope.private:
+            return {room: scope for room, scope in rooms.items() if self._places.private(room, envelope.connector)}
+        return rooms
+
+    def _arrive(self, tx: Tx, envelope: Envelope, room: str, scope: str, changes: str) -> list[Conversation]:
+        """Put it into its conversations in a room; returns the one that it begins."""
+        if not (envelope.begins or _says_something(envelope)) and not self._followed(tx, envelope, room):
+            return []
         item, others, belongs = self._item(tx, envelope, room)
-        conversation = tx.conversations.of_item(item, room)
-        first = conversation is None
-        conversation = conversation or tx.conversations.add(room, bare_title(envelope.title))
-        tx.conversations.link(conversation.id, item, scope)
+        known = [conversation for conversation, _ in tx.conversations.all_of_item(item) if conversation.room == room]
         self._remember(tx, envelope, item, belongs)
-        role = self._role(envelope, belongs)
+        new = [] if known else [tx.conversations.add(room, _topic(envelope))]
+        for conversation in known or new:
+            tx.conversations.link(conversation.id, item, scope)
+            if envelope.card and (new or changes):
+                self._show_card(tx, envelope, conversation, item, changes, envelope.card)
+            if _says_something(envelope):
+                self._say_it(tx, envelope, conversation, item, belongs, first=bool(new))
+            self._tell_related(tx, conversation, others)
+        return new
+
+    def _followed(self, tx: Tx, envelope: Envelope, room: str) -> bool:
+        item = tx.conversations.item_named(envelope.connector, envelope.item) if envelope.item else None
+        return item is not None and tx.conversations.of_item(item, room) is not None
+
+    def _show_card(
+        self, tx: Tx, envelope: Envelope, conversation: Conversation, item: int, changes: str, card: Card
+    ) -> None:
+        if not tx.conversations.stands(item)[0]:
+            self._items.stands(tx, item, card, envelope.when)
+        self._items.show(tx, conversation, item)
+        if changes:
+            who = envelope.author.name or envelope.author.account
+            self._items.tell_changes(tx, conversation, who, card, changes)
+
+    def _say_it(
+        self, tx: Tx, envelope: Envelope, conversation: Conversation, item: int, belongs: bool, *, first: bool
+    ) -> None:
+        role = self._role(tx, envelope, belongs)
         number = tx.conversations.add_message(
             conversation.id, role, envelope.author.account, item=item, remote=envelope.id, refs=envelope.refs[:20],
             title=envelope.title, memo=envelope.memo, original=payload.dump_file(envelope.original),
         )  # fmt: skip
-        self._show(tx, envelope, conversation, number, first=first, role=role)
+        self._show(tx, envelope, conversation, number, first=first and envelope.card is None, role=role)
         if role == "inward" and not first:
             self._outward.pause_all(tx, conversation, self._say("why-new-message"))
-        self._tell_related(tx, conversation, others)
-        return [conversation] if first else []
 
     # --- where it belongs
 
@@ -88,8 +146,7 @@ class Hub:
 
     def _named(self, tx: Tx, envelope: Envelope, name: str) -> int:
         found = tx.conversations.item_named(envelope.connector, name)
-        title = bare_title(envelope.title)
-        return tx.conversations.add_item(envelope.connector, name, title) if found is None else found
+        return tx.conversations.add_item(envelope.connector, name, _topic(envelope)) if found is None else found
 
     def _remember(self, tx: Tx, envelope: Envelope, item: int, belongs: bool) -> None:
         """A stranger can neither claim others' ids nor bring people in."""
@@ -99,11 +156,13 @@ class Hub:
             people = (envelope.author, *envelope.people)[:MOST_PEOPLE]
             tx.conversations.admit(item, (person.account for person in people))
 
-    def _role(self, envelope: Envelope, belongs: bool) -> str:
+    def _role(self, tx: Tx, envelope: Envelope, belongs: bool) -> str:
         if not belongs:
             return "stranger"
-        domain = envelope.author.account.rpartition("@")[2]
-        if envelope.author.verified and domain in self._config.inside.domains:
+        author = envelope.author
+        if author.verified and author.domain in self._config.inside.domains:
+            return "colleague"
+        if author.verified and tx.people.owner(envelope.connector, author.account):
             return "colleague"
         return "automatic" if envelope.automatic else "inward"
 
@@ -112,7 +171,8 @@ class Hub:
     def _show(
         self, tx: Tx, envelope: Envelope, conversation: Conversation, number: int, *, first: bool, role: str
     ) -> None:
-        title = envelope.title if first or bare_title(envelope.title) != conversation.title else ""
+        named = first or (envelope.card is None and _topic(envelope) != conversation.title)
+        title = envelope.title if named else ""
         body, html, shortened = arrival(
             envelope, title or (self._say("no-subject") if first else ""), self._say, self._config.inline_text
         )
@@ -128,8 +188,7 @@ class Hub:
             ),
         )  # fmt: skip
         if shortened:
-            data = envelope.text.encode(errors="replace")
-            self._file(tx, envelope, conversation, text_file(tx, "message.txt", data))
+            self._file(tx, envelope, conversation, tx.keep_text("message.txt", envelope.text))
         for file in envelope.files:
             self._file(tx, envelope, conversation, file)
         if envelope.problem:
@@ -200,8 +259,9 @@ class Hub:
         return True
 
 
-def text_file(tx: Tx, name: str, data: bytes) -> File:
-    """A text file of our own making, in the spool with this commit."""
-    file = File(name, "text/plain; charset=utf-8", len(data), hashlib.sha256(data).hexdigest(), data=data)
-    tx.keep(file)
-    return file
+def _topic(envelope: Envelope) -> str:
+    return envelope.topic or envelope.title
+
+
+def _says_something(envelope: Envelope) -> bool:
+    return bool(envelope.text or envelope.html or envelope.files or envelope.original or envelope.problem)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -25,6 +26,10 @@ class Deferred(Exception):
     """The other side took nothing and asks to come again later with this message; others may go on."""
 
 
+class Unconfirmed(Exception):
+    """No clear answer came: the other side may have taken it or not. It is tried again, recognisable as the same."""
+
+
 @dataclass(frozen=True, slots=True)
 class Author:
     """A person on the other side: an account in a realm (the tool, or "mail" for an address everywhere the same)."""
@@ -33,6 +38,7 @@ class Author:
     account: str  # a mail address, lower-cased; or the account's name in the tool
     name: str = ""
     verified: bool = False  # the other side vouches for the account; an unverified one never counts as inside
+    domain: str = field(default="", compare=False)  # the account's, where accounts have one (mail); as it is compared
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,8 +67,19 @@ class Report:
 
 
 @dataclass(frozen=True, slots=True)
+class Card:
+    """How an item of a tool stands, for people: the one message about it that is edited in place."""
+
+    item: str  # the tool's own name of it
+    key: str  # how people call it: "issue12"
+    title: str
+    url: str = ""  # where people see it in the tool
+    fields: tuple[tuple[str, str], ...] = ()  # label and value, the most important first; four are shown
+
+
+@dataclass(frozen=True, slots=True)
 class Envelope:
-    """One message as it arrived from a tool, parsed at the edge.
+    """One message, or one change of an item, as it arrived from a tool; parsed at the edge.
 
     `refs` names the messages or items it answers, nearest first; `item` the item itself where the tool has a name for
     it (a ticket's number), "" where the item is known by its messages only (a mail thread). `memo` comes back to the
@@ -76,6 +93,7 @@ class Envelope:
     author: Author
     when: float  # seconds since the epoch
     title: str = ""
+    topic: str = ""  # the title without what marks it as an answer: what a conversation is called; "": the title
     text: str = ""
     html: str = ""  # safe Matrix HTML, or ""
     item: str = ""
@@ -89,6 +107,27 @@ class Envelope:
     problem: str = ""  # what could not be read, for people
     report: Report | None = None
     memo: str = ""
+    card: Card | None = None  # how the item stands now; what differs from before, `author` has changed
+    begins: bool = False  # the item is new: worth a conversation although nothing is said yet
+    private: bool = False  # only for rooms that may see the tool's private notes
+
+
+@dataclass(frozen=True, slots=True)
+class Page:
+    """What a poll brought: envelopes in the order in which they happened, and where the next poll goes on."""
+
+    envelopes: tuple[Envelope, ...]
+    cursor: str
+    more: bool = False  # the tool has more of it now
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """A webhook as it came: header names lower-cased, the body whole."""
+
+    headers: Mapping[str, str]
+    body: bytes
+    query: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,6 +136,7 @@ class Address:
 
     account: str
     name: str = field(default="", compare=False)
+    domain: str = field(default="", compare=False)  # what `outward.domains` limits; "" where accounts have none
 
     def __str__(self) -> str:
         return f"{self.name} <{self.account}>" if self.name else self.account
@@ -127,6 +167,16 @@ class Answered:
 
 
 @dataclass(frozen=True, slots=True)
+class History:
+    """Which messages that were written before go with a draft, as a transcript."""
+
+    root: str = ""  # of their thread; "": the room's main timeline
+    last: int = 0  # only so many; 0: all
+    only: str = ""  # just this one
+    files: bool = False  # their files too
+
+
+@dataclass(frozen=True, slots=True)
 class Draft:
     """An outward message of an employee, on its way to one item of one connector."""
 
@@ -137,6 +187,9 @@ class Draft:
     author: str  # Matrix user id of the employee who sends it
     author_name: str
     recipients: Recipients
+    remote: str = ""  # the tool's own name of the item; for one that is still to be made, a name that we gave it
+    account: str = ""  # the author's account in the tool, where that is proven
+    link: str = ""  # to the message in Matrix that it is about: for colleagues who see the item in the tool
     text: str = ""
     html: str = ""  # Matrix HTML as the employee's client made it, not yet cleaned
     files: tuple[File, ...] = ()
@@ -146,7 +199,7 @@ class Draft:
     source: str = ""  # the event that holds the words
     trigger: str = ""  # the event that asked to send them
     asked: float = 0.0  # when, seconds since the epoch
-    history: str = ""  # of what to add a transcript: the last so many messages of the room; of a thread: root/number
+    history: History | None = None
     parts: tuple[str, ...] = ()  # other events whose words or files are in it: a transcript's, joined files', edits
     reached: tuple[Address, ...] = ()  # those who have it already
     pending: tuple[Address, ...] = ()  # when some have it already: those still to be reached
@@ -157,9 +210,21 @@ class Sent:
     """The other side's yes: the id it will be known by, and what became of single recipients."""
 
     id: str
-    reply: str = ""  # what the other side said, for people
+    reply: str = ""  # what the other side said, without addresses: for the log, to find it there
     deferred: tuple[Address, ...] = ()  # not accepted yet: to be tried again
     refused: tuple[tuple[Address, str], ...] = ()  # refused for good, with the reason
+    card: Card | None = None  # how the item stands now; for one that was made, its name too
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """What an employee wants changed of an item: one of the connector's `words`, and what was typed after it."""
+
+    item: str
+    word: str
+    value: str
+    account: str  # the employee's account in the tool, where that is proven
+    name: str  # the employee's name
 
 
 @dataclass(frozen=True, slots=True)

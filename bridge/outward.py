@@ -8,17 +8,19 @@ from dataclasses import replace
 
 from bridge import payload
 from bridge.config import Config
-from bridge.model import Address, Delivery, Draft, Recipients, Report, Sent
+from bridge.items import Items
+from bridge.model import Address, Card, Delivery, Draft, Recipients, Report, Sent
 from bridge.payload import Mark, Post, Preview, Reword, Unmark
 from bridge.places import Places
-from bridge.present import adds_nothing, preview, size
+from bridge.present import adds_nothing, preview
 from bridge.store import Conversation, Message, Tx
 from bridge.text.html import matrix_to_mail_html
-from bridge.text.plain import matrix_to_text, without_internal_links
+from bridge.text.plain import matrix_to_text, spoken, without_internal_links
 from bridge.texts import Texts
 
 HELD, LEFT, FAILED = "⏳", "✉️", "⚠️"
-RECENT = 600  # seconds in which messages to one address are counted
+_BEGUN = "begun:"
+RECENT = 600  # seconds in which messages of one scope to one address are counted
 
 
 class Refusal(Exception):
@@ -28,9 +30,10 @@ class Refusal(Exception):
 class Outward:
     """The rules of drafts. Each method is a rule: it runs inside one transaction."""
 
-    def __init__(self, config: Config, places: Places, say: Texts) -> None:
+    def __init__(self, config: Config, places: Places, items: Items, say: Texts) -> None:
         self._config = config
         self._places = places
+        self._items = items
         self._say = say
 
     # --- asked
@@ -50,13 +53,14 @@ class Outward:
         """The policy, in one place for every way out. Raises `Refusal`."""
         allowed = self._config.outward.domains
         for address in draft.recipients.all:
-            if allowed and address.account.rpartition("@")[2] not in allowed:
+            reached_by_address = address.domain or "@" in address.account
+            if allowed and reached_by_address and address.domain not in allowed:
                 domains = ", ".join(sorted(allowed))
                 raise Refusal(self._say("domain-not-allowed", address=address.account, domains=domains))
         total = sum(file.size for file in draft.files)
         if total > self._config.outward.max_size:
-            limit = size(self._config.outward.max_size)
-            raise Refusal(self._say("too-much", size=size(total), limit=limit))
+            limit = spoken(self._config.outward.max_size)
+            raise Refusal(self._say("too-much", size=spoken(total), limit=limit))
 
     def shown(self, tx: Tx, uid: str, event: str) -> None:
         """The preview is in the room: the hold begins, and people see that something waits."""
@@ -153,8 +157,9 @@ class Outward:
     def _unbegin(self, tx: Tx, delivery: Delivery, draft: Draft) -> None:
         """What its very command had begun with people outside is over, if they never got a word."""
         assert delivery.conversation is not None
-        begun = tx.conversations.item_named(draft.connector, beginning(draft.source))
-        if begun == draft.item and tx.conversations.answerable(delivery.conversation, draft.item) is None:
+        begun = tx.conversations.item_named(draft.connector, draft.remote)
+        own = draft.remote in (beginning(draft.source), beginning(draft.trigger))
+        if own and begun == draft.item and tx.conversations.answerable(delivery.conversation, draft.item) is None:
             tx.conversations.unlink(delivery.conversation, draft.item)
 
     def spoil(self, tx: Tx, delivery: Delivery) -> None:
@@ -208,28 +213,35 @@ class Outward:
         if delivery is None or delivery.state != "held" or delivery.payload != held:
             return
         draft = payload.load(Draft, delivery.payload)
-        why = self._second_look(tx, draft)
+        why = self._second_look(tx, uid, draft)
         if why:
             self.pause(tx, delivery, why)
         else:
-            tx.queue.move(uid, "ready")
+            self._release(tx, uid, draft)
 
-    def _second_look(self, tx: Tx, draft: Draft) -> str:
+    def _release(self, tx: Tx, uid: str, draft: Draft) -> None:
+        """It is counted now and not when it has left: many whose holds end together would all pass the breaker."""
+        accounts = (address.account for address in draft.recipients.all)
+        tx.queue.note_released(uid, draft.connector, draft.scope, accounts)
+        tx.queue.move(uid, "ready")
+
+    def _second_look(self, tx: Tx, uid: str, draft: Draft) -> str:
         age = time.time() - draft.asked
         if age > self._config.outward.ask_again:
             return self._say("why-old", minutes=round(age / 60))
         most = self._config.outward.per_address
         for address in draft.recipients.all if most else ():
-            count = tx.queue.recent_to(address.account, time.time() - RECENT)
+            since = time.time() - RECENT
+            count = tx.queue.recent_to(draft.connector, draft.scope, address.account, since, but=uid)
             if count >= most:
-                return self._say("why-often", count=count, address=address.account)
+                return self._say("why-often", count=count, scope=draft.scope, address=address.account)
         return ""
 
     def send_now(self, tx: Tx, delivery: Delivery) -> None:
         """Its author said `!send`: no more waiting."""
         draft = replace(payload.load(Draft, delivery.payload), asked=time.time())
         tx.queue.amend(delivery.uid, payload.dump(draft))
-        tx.queue.move(delivery.uid, "ready")
+        self._release(tx, delivery.uid, draft)
 
     def ask_again(self, tx: Tx) -> None:
         """After a start: what was released long ago and certainly has not left is asked again."""
@@ -256,13 +268,14 @@ class Outward:
         """The other side said yes, at least for some: remember its id, tell the room, try the others again."""
         conversation = delivery.conversation
         assert conversation is not None
+        if sent.card is not None:
+            draft = self._carded(tx, draft, conversation, sent.card)
         if tx.conversations.message_of_uid(delivery.uid) is None:
             self._first_yes(tx, draft, sent, conversation, delivery.uid)
         for address, reason in sent.refused:
             self._notice(tx, delivery, draft, self._say("partly-refused", address=address.account, reason=reason))
         failed = {*sent.deferred, *(address for address, _ in sent.refused)}
         now = tuple(address for address in draft.pending or draft.recipients.all if address not in failed)
-        tx.queue.note_sent(address.account for address in now)
         draft = replace(draft, reached=(*draft.reached, *now), pending=sent.deferred)
         self._show_left(tx, delivery, draft)
         if not sent.deferred:
@@ -270,6 +283,15 @@ class Outward:
         tx.queue.amend(delivery.uid, payload.dump(draft))
         retry = self._config.retry
         return time.time() + min(retry.longest, retry.first * 2.0 ** min(delivery.attempts, 30))
+
+    def _carded(self, tx: Tx, draft: Draft, number: int, card: Card) -> Draft:
+        """The tool says how the item stands now, and what it is called if it is new."""
+        conversation = tx.conversations.get(number)
+        assert conversation is not None
+        if begins(draft):
+            return replace(draft, item=self._items.made(tx, draft, conversation, card), remote=card.item)
+        self._items.update(tx, conversation, draft.item, card)
+        return draft
 
     def _first_yes(self, tx: Tx, draft: Draft, sent: Sent, conversation: int, uid: str) -> None:
         refs = (draft.answered.id, *draft.answered.refs) if draft.answered else ()
@@ -357,7 +379,12 @@ def leaving(draft: Draft) -> Draft:
 
 def beginning(event: str) -> str:
     """The name of the item that the command in this event begins, until the other side has named it."""
-    return f"begun:{event}"
+    return f"{_BEGUN}{event}"
+
+
+def begins(draft: Draft) -> bool:
+    """Whether the other side has no name yet for the item it goes to."""
+    return draft.remote.startswith(_BEGUN)
 
 
 def everyone(recipients: Recipients) -> str:

@@ -7,7 +7,7 @@ from typing import Any, TypeVar
 
 from pydantic import TypeAdapter
 
-from bridge.model import Author, Draft, File, Recipients, RoomEvent
+from bridge.model import Author, Card, Change, Draft, File, Recipients, RoomEvent
 
 T = TypeVar("T")
 
@@ -57,6 +57,37 @@ class Unmark:
 
 
 @dataclass(frozen=True, slots=True)
+class CardPost:
+    """How an item stands: a message of the bot, edited in place from then on."""
+
+    room: str
+    item: int  # our number of it
+    body: str
+    html: str
+
+
+@dataclass(frozen=True, slots=True)
+class Look:
+    """Somebody named an item of a tool: look at it, and show how it stands."""
+
+    room: str
+    remote: str  # the tool's own name of it
+    scope: str
+    event: str  # where it was named
+    follow: bool  # from now on the conversation hears of it
+
+
+@dataclass(frozen=True, slots=True)
+class Alter:
+    """Somebody wants an item changed."""
+
+    room: str
+    item: int  # our number of it
+    change: Change
+    event: str  # where it was asked for
+
+
+@dataclass(frozen=True, slots=True)
 class Preview:
     """Show an outward message before it leaves; what it is made of is fetched first."""
 
@@ -80,14 +111,26 @@ class Locate:
     request: RoomEvent
 
 
+@dataclass(frozen=True, slots=True)
+class Rights:
+    """The power levels of a room were changed: see which rights are missing there."""
+
+    room: str
+
+
 KINDS: dict[str, type[Any]] = {
     "post": Post,
     "reword": Reword,
     "mark": Mark,
     "unmark": Unmark,
+    "card": CardPost,
+    "look": Look,
+    "change": Alter,
     "preview": Preview,
+    "stands": Card,
     "enter": Enter,
     "locate": Locate,
+    "rights": Rights,
     "draft": Draft,
     "recipients": Recipients,
     "event": RoomEvent,

@@ -7,11 +7,12 @@ from urllib.parse import quote
 
 from bridge import payload
 from bridge.config import Config, Mapping
-from bridge.model import Unavailable
-from bridge.payload import Enter, Locate, Mark, Post, Preview, Reword, Unmark
+from bridge.model import Delivery, Unavailable
+from bridge.payload import CardPost, Enter, Locate, Mark, Post, Preview, Reword, Rights, Unmark
 from bridge.store import Tx
+from bridge.texts import Texts
 
-Shown = Post | Reword | Mark | Unmark | Preview | Enter | Locate
+Shown = Post | CardPost | Reword | Mark | Unmark | Preview | Enter | Locate
 
 
 def link(room: str, event: str = "") -> str:
@@ -22,7 +23,8 @@ def link(room: str, event: str = "") -> str:
 class Places:
     """Mapped rooms. Aliases are resolved once the homeserver answers; until then a mapping leads nowhere yet."""
 
-    def __init__(self, config: Config) -> None:
+    def __init__(self, config: Config, say: Texts) -> None:
+        self._say = say
         self._mappings = config.mappings
         self._scopes = {  # asked for with every recipient of every mail
             connector: frozenset(mapping.scope for mapping in config.mappings if mapping.connector == connector)
@@ -67,6 +69,10 @@ class Places:
     def mappings_of(self, room: str) -> list[Mapping]:
         return [mapping for mapping in self._mappings if self._resolved.get(mapping.room) == room]
 
+    def private(self, room: str, connector: str) -> bool:
+        """Whether a room may see the private notes of that connector."""
+        return any(mapping.private for mapping in self.mappings_of(room) if mapping.connector == connector)
+
     def mapped(self) -> set[str]:
         """Room ids of every mapping that is known."""
         return {self._resolved[mapping.room] for mapping in self._mappings if mapping.room in self._resolved}
@@ -80,6 +86,28 @@ class Places:
         """Write down that something is to appear in a room, after what is to appear in its thread before."""
         lane = f"matrix:{conversation}" if conversation else f"matrix:{shown.room}"
         tx.queue.add(lane, "matrix", payload.kind_of(shown), payload.dump(shown), conversation=conversation)
+
+    def check_rights(self, tx: Tx, room: str) -> None:
+        """In a lane of its own: in the room's, what the bot may not say any more would keep this waiting."""
+        tx.queue.add(f"matrix:{room}:rights", "matrix", "rights", payload.dump(Rights(room)))
+
+    def tell_rights(self, tx: Tx, room: str, missing: list[str]) -> None:
+        """Say which rights the bot lacks, in the room and to operators; nothing when it said just that last time."""
+        if not tx.people.lacks(room, missing) or not missing:
+            return
+        rights = [self._say(right) for right in missing]
+        self.tell_operators(tx, self._say("lacks-rights", room=self.name(room), rights="; ".join(rights)))
+        if room != self.management and "right-speak" not in missing:
+            body = "\n".join(self._say("lacks-right", right=right) for right in rights)
+            self.post(tx, Post(room, body, notice=True))
+
+    def tell_dead_letter(self, tx: Tx, delivery: Delivery, room: str, reason: str, uid: str = "") -> None:
+        """Operators hear of what was given up; `uid` when the dead letter has another name than the delivery."""
+        body = self._say(
+            "dead-letter", kind=delivery.kind, destination=delivery.destination, room=self.name(room), reason=reason,
+            uid=uid or delivery.uid,
+        )  # fmt: skip
+        self.tell_operators(tx, body)
 
     def tell_operators(self, tx: Tx, body: str) -> None:
         """A notice in the management room, if there is one."""

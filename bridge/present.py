@@ -6,26 +6,14 @@ import re
 from collections.abc import Iterable
 from html import escape
 
-from bridge.model import Draft, Envelope, File
+from bridge.model import Card, Draft, Envelope, File
 from bridge.text.html import html_to_text
-from bridge.text.plain import clean, text_to_html, trim
+from bridge.text.plain import clean, spoken, text_to_html, trim
 from bridge.texts import Texts
 
+MOST_FIELDS = 4
+
 _WORDS = re.compile(r"[^\W_]+")
-_PREFIX = re.compile(r"^\s*((re|fwd?|aw|wg|tr|sv|antw|ref)\s*(\[\d+\])?\s*:\s*)+", re.IGNORECASE)
-
-
-def bare_title(title: str) -> str:
-    """A subject without its Re:, Fwd:, Aw: … prefixes."""
-    return _PREFIX.sub("", title).strip()
-
-
-def size(count: int) -> str:
-    """Bytes for people."""
-    for unit, factor in (("GB", 1_000_000_000), ("MB", 1_000_000), ("kB", 1_000)):
-        if count >= factor:
-            return f"{count / factor:.1f} {unit}"
-    return f"{count} bytes"
 
 
 def arrival(envelope: Envelope, title: str, say: Texts, limit: int) -> tuple[str, str, bool]:
@@ -47,6 +35,24 @@ def arrival(envelope: Envelope, title: str, say: Texts, limit: int) -> tuple[str
         ]
     )
     return body, html, shortened
+
+
+def card(shown: Card) -> tuple[str, str]:
+    """(body, html) of the message that shows how an item stands: its key and title, what matters most, its address."""
+    title = clean(f"{shown.key}: {shown.title}" if shown.title else shown.key)
+    fields = [(clean(label), clean(value)) for label, value in shown.fields[:MOST_FIELDS] if value]
+    body = "\n".join(filter(None, [title, " · ".join(": ".join(pair) for pair in fields), shown.url]))
+    name = f'<a href="{escape(shown.url)}">{escape(title)}</a>' if shown.url else escape(title)
+    said = " · ".join(f"{escape(label)}: <strong>{escape(value)}</strong>" for label, value in fields)
+    return body, f"<strong>{name}</strong>" + (f"<br>{said}" if said else "")
+
+
+def changes(before: Card, after: Card) -> str:
+    """What differs between two cards of an item, on one line; "" when nothing does."""
+    was, now = dict(before.fields), dict(after.fields)
+    pairs = [(label, was.get(label, ""), now.get(label, "")) for label in {**was, **now}]
+    pairs += [("title", before.title, after.title)]
+    return "; ".join(clean(f"{label}: {old or '–'} → {new or '–'}") for label, old, new in pairs if old != new)
 
 
 def preview(draft: Draft, say: Texts, footer: str) -> tuple[str, str]:
@@ -80,7 +86,7 @@ def _addressed(draft: Draft, say: Texts) -> list[str]:
 
 
 def files(named: Iterable[File]) -> str:
-    return ", ".join(f"{file.name} ({size(file.size)})" for file in named)
+    return ", ".join(f"{file.name} ({spoken(file.size)})" for file in named)
 
 
 def _transcript(draft: Draft, say: Texts) -> str:

@@ -55,8 +55,8 @@ CATALOGUE: dict[str, tuple[str, str]] = {
     ),
     "why-old": ("it was asked {minutes} minutes ago", "la demande date d'il y a {minutes} minutes"),
     "why-often": (
-        "{count} messages went to {address} within 10 minutes",
-        "{count} messages sont partis vers {address} en 10 minutes",
+        "{count} messages went from {scope} to {address} within 10 minutes",
+        "{count} messages sont partis de {scope} vers {address} en 10 minutes",
     ),
     "preview-cancelled": ("✖️ Not sent: cancelled.", "✖️ Non envoyé : annulé."),
     "preview-sent": ("✉️ Accepted by {connector} for {to}.", "✉️ Accepté par {connector} pour {to}."),
@@ -165,11 +165,53 @@ CATALOGUE: dict[str, tuple[str, str]] = {
         "Ce salon en a plusieurs : {scopes}. Tapez : !{command} from {example} …",
     ),
     "start-usage": (
-        "Type: !{command} someone@outside.example Subject — the lines that follow are the text. Without them nothing "
-        "leaves yet. Add “with history” after the address to send the conversation so far ({reason}).",
-        "Tapez : !{command} quelqu'un@exterieur.example Objet — les lignes suivantes sont le texte. Sans elles rien ne "
-        "part. « with history » après l'adresse ajoute la conversation ({reason}).",
+        "Type: !{command} {usage} — the lines that follow are the text. Without them nothing leaves yet. Add “with "
+        "history” before the title to send the conversation so far ({reason}).",
+        "Tapez : !{command} {usage} — les lignes suivantes sont le texte. Sans elles rien ne part. « with history » "
+        "avant le titre ajoute la conversation ({reason}).",
     ),
+    "make-usage": (
+        "What should be in it? Type !{command} in a thread, in reply to a message, or with the text on the next lines.",
+        "Que faut-il y mettre ? Tapez !{command} dans un fil, en réponse à un message, ou avec le texte aux lignes "
+        "suivantes.",
+    ),
+    "made-already": (
+        "This conversation has one already: {title}. Type: !{command} again … to make another.",
+        "Cette conversation en a déjà un : {title}. Tapez : !{command} again … pour en faire un autre.",
+    ),
+    "link-usage": (
+        "“{text}” names nothing in the tools of this room. Type: !link KEY or !link https://…",
+        "« {text} » ne désigne rien dans les outils de ce salon. Tapez : !link CLÉ ou !link https://…",
+    ),
+    "not-linked": (
+        "Nothing of a tool is linked here that this could be about. Type: !link KEY",
+        "Rien n'est lié ici à quoi cela puisse s'appliquer. Tapez : !link CLÉ",
+    ),
+    "unlinked": ("{title} is no longer followed here.", "{title} n'est plus suivi ici."),
+    "change-usage": ("Type: !{word} {usage}", "Tapez : !{word} {usage}"),
+    "tool-refused": ("⚠️ {connector} says no: {reason}", "⚠️ {connector} refuse : {reason}"),
+    "item-changed": ("{who} changed {key}: {changes}", "{who} a modifié {key} : {changes}"),
+    "item-set": ("{who} set {word} of {key}: {value}", "{who} a mis {word} de {key} : {value}"),
+    "account": ("{connector}: you are {account}", "{connector} : vous êtes {account}"),
+    "no-accounts": (
+        "I know no account of yours. Type: !me TOOL account, where TOOL is one of: {connectors}",
+        "Je ne connais aucun compte à vous. Tapez : !me OUTIL compte ; OUTIL parmi : {connectors}",
+    ),
+    "me-usage": (
+        "Type: !me TOOL account (or !me TOOL - to forget it), where TOOL is one of: {connectors}",
+        "Tapez : !me OUTIL compte (ou !me OUTIL - pour l'oublier) ; OUTIL parmi : {connectors}",
+    ),
+    "account-code": (
+        "To prove that {account} in {connector} is you, write this there, in a message of that account, within an "
+        "hour: {code}",
+        "Pour prouver que {account} dans {connector} est à vous, écrivez-y ceci, dans un message de ce compte, sous "
+        "une heure : {code}",
+    ),
+    "account-linked": (
+        "You are {account} in {connector}: what you send there is sent as you.",
+        "Vous êtes {account} dans {connector} : ce que vous y envoyez l'est en votre nom.",
+    ),
+    "account-forgotten": ("I know no account of yours in {connector} now.", "Votre compte {connector} est oublié."),
     "history-needs-thread": (
         "There is no thread here. Type it in the thread, or say how many messages: with history 10",
         "Il n'y a pas de fil ici. Tapez-le dans le fil, ou dites combien de messages : with history 10",
@@ -180,19 +222,19 @@ CATALOGUE: dict[str, tuple[str, str]] = {
     ),
     "too-much": ("The files are {size} together; at most {limit} may leave.", "Fichiers : {size} ; au plus {limit}."),
     "hello": (
-        "I tie this room to mail and business tools. Here: {scopes}. What comes from outside starts a thread; what you "
-        "write in it stays inside until you !reply or put 📤 on your message. !help says more.",
-        "Je relie ce salon au courrier et aux outils. Ici : {scopes}. Ce qui vient de l'extérieur ouvre un fil ; ce "
-        "que vous y écrivez reste interne jusqu'à !reply ou 📤. !help en dit plus.",
+        "I tie this room to business tools. Here: {scopes}. What comes from outside starts a thread; what you write in "
+        "it stays inside until you !reply or put 📤 on your message. !help says more.",
+        "Je relie ce salon aux outils de travail. Ici : {scopes}. Ce qui vient de l'extérieur ouvre un fil ; ce que "
+        "vous y écrivez reste interne jusqu'à !reply ou 📤. !help en dit plus.",
     ),
     "hello-management": (
         "I tell operators here what needs a person: what could not be delivered, and who does not answer.",
         "Je signale ici aux opérateurs ce qui demande une personne : envois impossibles, serveurs muets.",
     ),
     "hello-unmapped": (
-        "I tie rooms to mail and business tools. This room is not mapped yet: an administrator adds it under "
+        "I tie rooms to business tools. This room is not mapped yet: an administrator adds it under "
         "“mappings” in the configuration ({room}).",
-        "Je relie des salons au courrier et aux outils. Ce salon n'est pas encore relié : un administrateur l'ajoute "
+        "Je relie des salons aux outils de travail. Ce salon n'est pas encore relié : un administrateur l'ajoute "
         "sous « mappings » dans la configuration ({room}).",
     ),
     "encrypted": (
@@ -202,11 +244,26 @@ CATALOGUE: dict[str, tuple[str, str]] = {
         "attend. Reliez un autre salon.",
     ),
     "lacks-right": (
-        "⚠️ I lack a right here: {right}. Someone with power to change settings can grant it.",
-        "⚠️ Il me manque un droit ici : {right}. Une personne habilitée peut l'accorder.",
+        "⚠️ A right is missing here: {right}. Someone with power to change settings can grant it.",
+        "⚠️ Il manque un droit ici : {right}. Une personne habilitée peut l'accorder.",
     ),
-    "right-invite": ("to invite (so that senders appear by name)", "inviter (pour montrer les expéditeurs)"),
-    "right-speak": ("to send messages", "envoyer des messages"),
+    "lacks-rights": (
+        "⚠️ In {room} a right is missing: {rights}. Someone with power to change settings there can grant it.",
+        "⚠️ Dans {room} il manque un droit : {rights}. Une personne habilitée peut l'accorder.",
+    ),
+    "right-speak": ("for me to send messages", "pour moi, envoyer des messages"),
+    "right-react": (
+        "for me to react (⏳ ✉️ ⚠️ show where a message stands)",
+        "pour moi, réagir (⏳ ✉️ ⚠️ montrent où en est un message)",
+    ),
+    "right-invite": (
+        "for me to invite (so that senders appear by name)",
+        "pour moi, inviter (pour montrer les expéditeurs)",
+    ),
+    "right-ghosts": (
+        "for everybody to send messages (people outside appear as users without special power)",
+        "pour tous, envoyer des messages (les gens de l'extérieur sont des utilisateurs sans pouvoir particulier)",
+    ),
     # operators
     "down": (
         "⚠️ {destination} does not answer: {reason}. Deliveries wait.",
@@ -232,11 +289,18 @@ CATALOGUE: dict[str, tuple[str, str]] = {
         "!reply texte — répond à l'extérieur (en réponse : à ce message) ; ou 📤 sur votre message",
     ),
     "help-start": (
-        "!{command} address Subject, then the text on the next lines — continues this conversation with somebody "
-        "outside; “with history” after the address sends what was said",
-        "!{command} adresse Objet, puis le texte aux lignes suivantes — poursuit avec quelqu'un d'extérieur ; « with "
-        "history » après l'adresse envoie ce qui a été dit",
+        "!{command} {usage}, then the text on the next lines — takes this conversation there; “with history” before "
+        "the title sends what was said",
+        "!{command} {usage}, puis le texte aux lignes suivantes — y porte cette conversation ; « with history » avant "
+        "le titre envoie ce qui a été dit",
     ),
+    "help-change": ("!{word} {usage} — changes what is linked here", "!{word} {usage} — modifie ce qui est lié ici"),
+    "help-link": (
+        "!link KEY — from now on this thread hears of that item; !unlink ends it",
+        "!link CLÉ — ce fil suit désormais cet élément ; !unlink y met fin",
+    ),
+    "help-unlink": ("!unlink [KEY] — ends that", "!unlink [CLÉ] — y met fin"),
+    "help-me": ("!me — your accounts in the tools", "!me — vos comptes dans les outils"),
     "help-send": ("!send — sends what is paused", "!send — envoie ce qui est en pause"),
     "help-cancel": ("!cancel — stops what is waiting to leave; also ❌", "!cancel — arrête ce qui attend ; ou ❌"),
     "help-retry": ("!retry — tries what failed again", "!retry — réessaie ce qui a échoué"),
@@ -258,5 +322,5 @@ class Texts:
     def __init__(self, language: str) -> None:
         self._column = {"en": 0, "fr": 1}[language]
 
-    def __call__(self, key: str, **values: object) -> str:
+    def __call__(self, key: str, /, **values: object) -> str:
         return CATALOGUE[key][self._column].format(**values)

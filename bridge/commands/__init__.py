@@ -7,6 +7,7 @@ from dataclasses import replace
 
 from bridge import payload
 from bridge.commands.acts import Acts
+from bridge.commands.items import ItemActs
 from bridge.commands.parse import Command, command_of
 from bridge.commands.start import Starts
 from bridge.config import Config
@@ -23,8 +24,11 @@ SEND, CANCEL = "📤", "❌"  # as `RoomEvent.key` has them, without U+FE0F
 class Commands:
     """The words the bot obeys, and from whom. Each method is a rule: it runs inside one transaction."""
 
-    def __init__(self, config: Config, acts: Acts, starts: Starts, outward: Outward, say: Texts) -> None:
+    def __init__(
+        self, config: Config, acts: Acts, starts: Starts, items: ItemActs, outward: Outward, say: Texts
+    ) -> None:
         self._config = config
+        self._items = items
         self._outward = outward
         self._acts = acts
         self._starts = starts
@@ -38,7 +42,7 @@ class Commands:
 
     def words(self) -> list[str]:
         """Every command, for help and for the docs."""
-        return sorted({"help", "reply", *self._in_thread, *self._starts.words()})
+        return sorted({"help", "reply", *self._in_thread, *self._starts.words(), *self._items.words()})
 
     def obey(self, tx: Tx, event: RoomEvent, command: Command, conversation: Conversation | None) -> None:
         """Do what was asked, or say why not and what to type instead."""
@@ -55,6 +59,8 @@ class Commands:
             self._acts.answer(tx, event, conversation, self.help())
         elif command.name in self._starts.words():
             self._starts.start(tx, event, command, conversation)
+        elif command.name in self._items.words():
+            self._items.obey(tx, event, command, conversation)
         elif command.name not in self.words():
             raise Refusal(self._say("unknown-command", command=command.name))
         elif conversation is None:
@@ -66,15 +72,26 @@ class Commands:
 
     def react(self, tx: Tx, event: RoomEvent, conversation: Conversation) -> None:
         """A reaction that asks for something; any other is just a reaction."""
-        if event.key not in (SEND, CANCEL) or not self._config.is_inside(event.sender):
+        if not self.asks(event.key) or not self._config.is_inside(event.sender):
             return
         try:
             if event.key == SEND:
                 self._acts.send_outward(tx, event, conversation)
-            else:
+            elif event.key == CANCEL:
                 self._acts.stop(tx, event)
+            else:
+                self._starts.react(tx, event, self._starts.word_of(event.key), conversation)
         except Refusal as refusal:
             self._acts.answer(tx, event, conversation, str(refusal))
+
+    def asks(self, key: str) -> bool:
+        """Whether a reaction asks for something."""
+        return key in (SEND, CANCEL) or bool(self._starts.word_of(key))
+
+    def pasted(self, tx: Tx, event: RoomEvent, conversation: Conversation | None) -> None:
+        """What somebody of the company says may name items of tools."""
+        if self._config.is_inside(event.sender):
+            self._items.pasted(tx, event, conversation)
 
     def edited(self, tx: Tx, event: RoomEvent, delivery: Delivery) -> None:
         """The author changed words that are on their way outward: the change goes with them, or they stay."""
@@ -106,8 +123,9 @@ class Commands:
     def help(self) -> str:
         """What can be typed here, a line each."""
         lines = [self._say("help"), self._say("help-reply")]
-        lines += [self._say("help-start", command=word) for word in sorted(self._starts.words())]
-        lines += [self._say(f"help-{word}") for word in ("send", "cancel", "retry", "original", "help")]
+        lines += [self._say("help-start", command=word, usage=usage) for word, usage in self._starts.usages().items()]
+        lines += [self._say("help-change", word=word, usage=usage) for word, usage in self._items.changes().items()]
+        lines += [self._say(f"help-{word}") for word in (*self._in_thread, "link", "unlink", "me", "help")]
         return "\n".join([*lines, self._say("help-inside")])
 
     def _only_inside(self, sender: str) -> None:

@@ -14,6 +14,8 @@ from bridge.places import Places
 from bridge.store import Conversation, Item, Message, Tx
 from bridge.texts import Texts
 
+OUTSIDE = ("inward", "automatic", "stranger")  # roles of messages that came from outside
+
 
 class Acts:
     """What people can do with a conversation. Each method is a rule: it runs inside one transaction.
@@ -33,8 +35,7 @@ class Acts:
         """`!reply text`: the words are in the command itself."""
         if not text.strip():
             raise Refusal(self._say("nothing-to-say"))
-        answered = self._meant(tx, event.answers, conversation)
-        draft = self._draft(tx, event, conversation, answered)
+        draft = self._draft(tx, event, conversation, event.answers)
         self._outward.ask(
             tx, replace(draft, text=text, html=html, room=event.room, source=event.id, trigger=event.id), conversation
         )
@@ -48,20 +49,14 @@ class Acts:
             raise Refusal(self._say("not-yours", author=tx.people.name(message.sender)))
         if message is not None and message.role == "outward":
             return  # it has left
-        answered = self._meant(tx, message.refs[0], conversation) if message and message.refs else None
-        draft = self._draft(tx, event, conversation, answered)
+        draft = self._draft(tx, event, conversation, message.refs[0] if message and message.refs else "")
         self._outward.ask(tx, replace(draft, room=event.room, source=event.target, trigger=event.id), conversation)
 
-    def _meant(self, tx: Tx, answers: str, conversation: Conversation) -> Message | None:
-        """The message from outside that a rich reply to the event `answers` points at."""
-        message = tx.conversations.message_of_event(answers) if answers else None
-        roles = ("inward", "automatic", "stranger")
-        outside = message and message.conversation == conversation.id and message.role in roles
-        return message if outside else None
-
-    def _draft(self, tx: Tx, event: RoomEvent, conversation: Conversation, answered: Message | None) -> Draft:
-        """An empty draft to whom an answer goes: of the message meant, else the last from outside."""
-        item = self._item(tx, conversation, answered)
+    def _draft(self, tx: Tx, event: RoomEvent, conversation: Conversation, answers: str) -> Draft:
+        """An empty draft to whom an answer goes: of the message that `answers` is, else the last from outside."""
+        meant = self.meant(tx, answers, conversation)
+        item = self.item(tx.conversations.items_of(conversation.id), meant)
+        answered = meant if meant and meant.role in OUTSIDE else None
         last = answered or tx.conversations.last_inward(conversation.id, item.id)
         if answered is None and (last is None or last.role == "automatic"):  # no person outside has written
             start = tx.conversations.start_of(conversation.id, item.id)
@@ -71,35 +66,37 @@ class Acts:
         if start is not None:
             recipients = payload.load(Recipients, start.memo)
             last = tx.conversations.answerable(conversation.id, item.id)
-        elif last is not None:
-            recipients = self._audience(connector, item, last)
         else:
-            raise Refusal(self._nobody())
+            recipients = self._audience(connector, item, last)
         title = (last.title if last else start.title if start else "") or item.title
         return Draft(
-            connector=item.connector, scope=item.scope, item=item.id,
-            title=connector.title(title) if last else title, author=event.sender,
-            author_name=tx.people.name(event.sender), recipients=recipients,
-            answered=_answered(last, item) if last else None, asked=asked_at(event),
+            connector=item.connector, scope=item.scope, item=item.id, remote=item.remote,
+            title=connector.title(title) if last or not start else title, author=event.sender,
+            author_name=tx.people.name(event.sender), account=tx.people.account(event.sender, item.connector),
+            recipients=recipients, answered=_answered(last, item) if last else None, asked=asked_at(event),
         )  # fmt: skip
 
-    def _item(self, tx: Tx, conversation: Conversation, answered: Message | None) -> Item:
-        items = tx.conversations.items_of(conversation.id)
-        if answered is not None:
-            items = [item for item in items if item.id == answered.item]
-        if not items:
+    def meant(self, tx: Tx, answers: str, conversation: Conversation) -> Message | None:
+        """The message of an item that a rich reply to the event `answers` points at: its card, something said in it."""
+        message = tx.conversations.message_of_event(answers) if answers else None
+        return message if message and message.conversation == conversation.id and message.item else None
+
+    def item(self, items: list[Item], meant: Message | None) -> Item:
+        """The one of these that is meant. Raises `Refusal` when there is none, or when it is not clear which."""
+        chosen = [item for item in items if meant is None or item.id == meant.item]
+        if not chosen:
             raise Refusal(self._nobody())
-        if len(items) > 1:
-            raise Refusal(self._say("which-item", items="; ".join(item.title for item in items)))
-        return items[0]
+        if len(chosen) > 1:
+            raise Refusal(self._say("which-item", items="; ".join(item.title for item in chosen)))
+        return chosen[0]
 
     def _nobody(self) -> str:
         starts = [f"!{each.command}" for each in self._connectors.values() if each.command]
         return self._say("nothing-outward", start=starts[0] if starts else "!help")
 
-    def _audience(self, connector: Connector, item: Item, last: Message) -> Recipients:
+    def _audience(self, connector: Connector, item: Item, last: Message | None) -> Recipients:
         try:
-            return connector.audience(item.scope, _answered(last, item))
+            return connector.audience(item.scope, item.remote, _answered(last, item) if last else None)
         except Rejected as error:
             raise Refusal(self._say("cannot-answer", reason=error)) from None
 

@@ -1,22 +1,24 @@
-"""Beginning something with people outside from a thread or a room: `!mail someone@outside.example Subject`."""
+"""Beginning something in a tool from a thread, a room or a single message: each connector has its own word for it."""
 
 from __future__ import annotations
 
 import re
+from collections.abc import Collection
 from dataclasses import dataclass, replace
 
 from bridge import payload
 from bridge.commands.acts import asked_at
 from bridge.commands.parse import Command
 from bridge.connector import Connector
-from bridge.model import Draft, Recipients, Rejected, RoomEvent
+from bridge.model import Draft, History, Rejected, RoomEvent
 from bridge.outward import Outward, Refusal, beginning, everyone
 from bridge.payload import Post
-from bridge.places import Places
+from bridge.places import Places, link
 from bridge.store import Conversation, Tx
 from bridge.texts import Texts
 
 _FROM = re.compile(r"\A(from|de)\s+(\S+)\s*", re.IGNORECASE)
+_AGAIN = re.compile(r"\A(again|encore)\b\s*", re.IGNORECASE)
 _HISTORY = re.compile(r"\A(with history|avec historique)\b\s*(\d{1,3}\b)?\s*", re.IGNORECASE)
 _RECIPIENT = re.compile(
     r"\A((?:to|cc):|(?:\"[^\"\n]{0,100}\"\s*)?<[^<>\s]{3,254}>|[^\s,;<>]{1,64}@[^\s,;<>]{1,255})\s*[,;]?\s*",
@@ -29,22 +31,31 @@ class Request:
     """What somebody typed after the command, taken apart."""
 
     scope: str
+    again: bool  # although there is one already
     recipients: tuple[str, ...]
     history: str  # "", "thread", or how many messages
     title: str
 
 
-def read(line: str) -> Request:
-    """Take the first line of the command apart: [from scope] recipients [with history [n]] title."""
+def read(line: str, offered: Collection[str] = ()) -> Request:
+    """Take the first line of the command apart: [from scope] [again] recipients [with history [n]] title.
+
+    "from" may be left out before one of the scopes `offered`.
+    """
     scope, history, recipients = "", "", []
+    first = line.partition(" ")[0]
     if match := _FROM.match(line):
         scope, line = match[2].lower(), line[match.end() :]
+    elif first.lower() in offered:
+        scope, line = first.lower(), line[len(first) :].lstrip()
+    again = _AGAIN.match(line)
+    line = line[again.end() :] if again else line
     while match := _RECIPIENT.match(line):
         recipients.append(match[1])
         line = line[match.end() :]
     if match := _HISTORY.match(line):
         history, line = match[2] or "thread", line[match.end() :]
-    return Request(scope, tuple(recipients), history, line.strip()[:300])
+    return Request(scope, again is not None, tuple(recipients), history, line.strip()[:300])
 
 
 class Starts:
@@ -60,35 +71,100 @@ class Starts:
         """The commands that begin something, as the connectors name them."""
         return {connector.command for connector in self._connectors.values() if connector.command}
 
+    def usages(self) -> dict[str, str]:
+        """What to type after each."""
+        return {each.command: each.usage for each in self._connectors.values() if each.command}
+
+    def word_of(self, reaction: str) -> str:
+        """The command that a reaction means, "" when it means none."""
+        return next((each.command for each in self._connectors.values() if each.reaction == reaction), "")
+
     def start(self, tx: Tx, event: RoomEvent, command: Command, conversation: Conversation | None) -> None:
-        """Tie the thread to people outside; with a text, or with history, ask to send it. Raises `Refusal`."""
-        request = read(command.first_line)
-        connector, scope = self._scope(event.room, command.name, request.scope)
-        recipients = self._recipients(connector, request, command.name)
+        """Begin what was typed; with a text, or with history, ask to send it. Raises `Refusal`."""
+        offered = self._offered(event.room, command.name)
+        names = {name for connector, scope in offered for name in (connector.name, scope)}
+        addressed = any(connector.addressed for connector, _ in offered)
+        request = read(command.first_line, () if addressed else names)
+        connector, scope = self._chosen(offered, command.name, request.scope)
+        if connector.addressed:
+            self._write_to(tx, event, command, conversation, connector, scope, request)
+        else:
+            self._make(tx, event, command, conversation, connector, scope, request)
+
+    def react(self, tx: Tx, event: RoomEvent, word: str, conversation: Conversation) -> None:
+        """A reaction on a message: the same for that message. Raises `Refusal`."""
+        if tx.queue.from_source(event.target):
+            return  # asked already
+        connector, scope = self._chosen(self._offered(event.room, word), word, "")
+        self._once(tx, conversation, connector)
+        draft = self._draft(tx, event, connector, scope, Request("", False, (), "", conversation.title))
+        history = History(only=event.target, files=True)
+        draft = replace(draft, source=event.target, history=history, link=link(event.room, event.target))
+        self._ask(tx, draft, conversation)
+
+    # --- somebody new to write to
+
+    def _write_to(
+        self, tx: Tx, event: RoomEvent, command: Command, conversation: Conversation | None, connector: Connector,
+        scope: str, request: Request,
+    ) -> None:  # fmt: skip
         in_thread = bool(event.thread) or conversation is not None
         if request.history == "thread" and not in_thread:
             raise Refusal(self._say("history-needs-thread"))
-        draft = self._draft(tx, event, connector.name, scope, recipients, request)
+        draft = self._draft(tx, event, connector, scope, request)
         self._outward.check(draft)  # before anything is written down
-        conversation = conversation or self._conversation(tx, event, request.title)
-        if request.history and in_thread:
-            count = request.history.removeprefix("thread")
-            draft = replace(draft, history=f"{conversation.root or event.thread}/{count}")
-        begun = beginning(event.id)
-        item = tx.conversations.item_named(connector.name, begun) or tx.conversations.add_item(
-            connector.name, begun, request.title
-        )
+        conversation = conversation or thread_of(tx, event, request.title, self._say)
+        if request.history:
+            root = (conversation.root or event.thread) if in_thread else ""
+            draft = replace(draft, history=History(root, int(request.history.removeprefix("thread") or 0)))
+        item = self._begun(tx, draft, conversation)
         tx.conversations.dismiss(item)  # an edited command may name other people
-        tx.conversations.link(conversation.id, item, scope)
-        tx.conversations.admit(item, (address.account for address in recipients.all))
+        tx.conversations.admit(item, (address.account for address in draft.recipients.all))
         tx.conversations.add_message(
-            conversation.id, "start", event.sender, item=item, title=request.title, memo=payload.dump(recipients)
+            conversation.id, "start", event.sender, item=item, title=request.title, memo=payload.dump(draft.recipients)
         )
         if command.following or request.history:
             self._outward.ask(tx, replace(draft, item=item, text=command.following), conversation)
         else:
-            body = self._say("started", to=everyone(recipients), scope=scope)
+            body = self._say("started", to=everyone(draft.recipients), scope=scope)
             self._places.post(tx, Post(event.room, body, notice=True, answers=event.id), conversation.id)
+
+    # --- something new to make
+
+    def _make(
+        self, tx: Tx, event: RoomEvent, command: Command, conversation: Conversation | None, connector: Connector,
+        scope: str, request: Request,
+    ) -> None:  # fmt: skip
+        """Of the text that follows, else of the message it answers, else of the thread."""
+        history = None if command.following else self._about(event, conversation, request)
+        if not command.following and history is None:
+            raise Refusal(self._say("make-usage", command=command.name))
+        conversation = conversation or thread_of(tx, event, request.title, self._say)
+        if not request.again:
+            self._once(tx, conversation, connector)
+        about = event.answers or conversation.root or event.id
+        title = request.title or conversation.title or command.following.partition("\n")[0][:80]
+        draft = self._draft(tx, event, connector, scope, replace(request, title=title))
+        draft = replace(draft, text=command.following, history=history, link=link(event.room, about))
+        self._ask(tx, draft, conversation)
+
+    def _about(self, event: RoomEvent, conversation: Conversation | None, request: Request) -> History | None:
+        if event.answers:
+            return History(only=event.answers, files=True)
+        root = conversation.root if conversation else event.thread
+        last = int(request.history.removeprefix("thread") or 0)
+        return History(root, last, files=True) if root or last else None
+
+    def _once(self, tx: Tx, conversation: Conversation, connector: Connector) -> None:
+        made = [item for item in tx.conversations.items_of(conversation.id) if item.connector == connector.name]
+        if made:
+            raise Refusal(self._say("made-already", title=made[0].title, command=connector.command))
+
+    def _ask(self, tx: Tx, draft: Draft, conversation: Conversation) -> None:
+        self._outward.check(draft)
+        self._outward.ask(tx, replace(draft, item=self._begun(tx, draft, conversation)), conversation)
+
+    # --- what they share
 
     def begun(self, tx: Tx, event: RoomEvent, word: str) -> Conversation | None:
         """The conversation that this person's command has begun outside and in which nothing was said there yet."""
@@ -102,39 +178,45 @@ class Starts:
                 return conversation
         return None
 
-    def _scope(self, room: str, word: str, wanted: str) -> tuple[Connector, str]:
-        offered = [
-            (self._connectors[mapping.connector], mapping.scope)
-            for mapping in self._places.mappings_of(room)
-            if self._connectors[mapping.connector].command == word
-        ]
-        chosen = [pair for pair in offered if wanted in ("", pair[1])]
+    def _begun(self, tx: Tx, draft: Draft, conversation: Conversation) -> int:
+        """Our number of the item, under the name it has until the tool gives it another."""
+        item = tx.conversations.item_named(draft.connector, draft.remote)
+        item = tx.conversations.add_item(draft.connector, draft.remote, draft.title) if item is None else item
+        tx.conversations.link(conversation.id, item, draft.scope)
+        return item
+
+    def _offered(self, room: str, word: str) -> list[tuple[Connector, str]]:
+        """The connectors of that word whose scopes are mapped here."""
+        mapped = ((self._connectors[each.connector], each.scope) for each in self._places.mappings_of(room))
+        return [(connector, scope) for connector, scope in mapped if connector.command == word]
+
+    def _chosen(self, offered: list[tuple[Connector, str]], word: str, wanted: str) -> tuple[Connector, str]:
         if not offered:
             raise Refusal(self._say("no-scope", command=word))
+        chosen = [(each, scope) for each, scope in offered if wanted in ("", scope.lower(), each.name.lower())]
         if len(chosen) != 1:
             scopes = [scope for _, scope in offered]
             raise Refusal(self._say("which-scope", scopes=", ".join(scopes), command=word, example=scopes[0]))
         return chosen[0]
 
-    def _recipients(self, connector: Connector, request: Request, word: str) -> Recipients:
+    def _draft(self, tx: Tx, event: RoomEvent, connector: Connector, scope: str, request: Request) -> Draft:
         try:
-            return connector.recipients(request.recipients)
+            recipients = connector.recipients(request.recipients)
         except Rejected as error:
-            raise Refusal(self._say("start-usage", command=word, reason=error)) from None
-
-    def _conversation(self, tx: Tx, event: RoomEvent, title: str) -> Conversation:
-        """The thread the command is in, else one that begins with the command itself."""
-        if event.thread and tx.conversations.of_root(event.thread):  # only a forged relation points into another room
-            raise Refusal(self._say("thread-elsewhere"))
-        conversation = tx.conversations.add(event.room, title, event.thread or event.id)
-        tx.conversations.shown(conversation.id, event.id)
-        return conversation
-
-    def _draft(
-        self, tx: Tx, event: RoomEvent, connector: str, scope: str, recipients: Recipients, request: Request
-    ) -> Draft:
+            usage = self._say("start-usage", command=connector.command, usage=connector.usage, reason=error)
+            raise Refusal(usage) from None
         return Draft(
-            connector=connector, scope=scope, item=0, title=request.title, author=event.sender,
-            author_name=tx.people.name(event.sender), recipients=recipients, room=event.room, source=event.id,
-            trigger=event.id, asked=asked_at(event), history=request.history,
+            connector=connector.name, scope=scope, item=0, title=request.title, author=event.sender,
+            author_name=tx.people.name(event.sender), recipients=recipients, remote=beginning(event.id),
+            account=tx.people.account(event.sender, connector.name), room=event.room, source=event.id,
+            trigger=event.id, asked=asked_at(event),
         )  # fmt: skip
+
+
+def thread_of(tx: Tx, event: RoomEvent, title: str, say: Texts) -> Conversation:
+    """A conversation in the thread the event is in, else in one that begins with it."""
+    if event.thread and tx.conversations.of_root(event.thread):  # only a forged relation points into another room
+        raise Refusal(say("thread-elsewhere"))
+    conversation = tx.conversations.add(event.room, title, event.thread or event.id)
+    tx.conversations.shown(conversation.id, event.id)
+    return conversation

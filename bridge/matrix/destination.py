@@ -22,7 +22,7 @@ from bridge.matrix.ghosts import Ghosts
 from bridge.matrix.rooms import Rooms
 from bridge.model import Deferred, Delivery, Draft, File, Rejected, RoomEvent
 from bridge.outward import Outward, Refusal
-from bridge.payload import Enter, Locate, Mark, Post, Preview, Reword, Unmark
+from bridge.payload import CardPost, Enter, Locate, Mark, Post, Preview, Reword, Rights, Unmark
 from bridge.places import Places
 from bridge.present import preview, short_preview
 from bridge.queue import Crossing
@@ -58,12 +58,14 @@ class MatrixDestination:
         self._threads: OrderedDict[int, tuple[str, str]] = OrderedDict()  # conversation: (root, latest)
         self._kinds = {
             "post": (Post, self._post),
+            "card": (CardPost, self._card),
             "reword": (Reword, self._reword),
             "mark": (Mark, self._mark),
             "unmark": (Unmark, self._unmark),
             "preview": (Preview, self._preview),
             "enter": (Enter, self._enter),
             "locate": (Locate, self._locate),
+            "rights": (Rights, self._rights),
         }
 
     async def deliver(self, delivery: Delivery) -> Crossing:
@@ -109,6 +111,27 @@ class MatrixDestination:
             return await self._stub(delivery, post, str(error), (root, latest))
         return self._shown(delivery, post.message, root, event)
 
+    async def _card(self, delivery: Delivery, card: CardPost) -> Crossing:
+        """The card of an item: sent once in each conversation, edited ever after."""
+        number = delivery.conversation or 0
+        known = await self._store.transact(lambda tx: tx.conversations.card(number, card.item))
+        if known:
+            body = content.edit(card.body, card.html, known, delivery.uid)
+            await self._send(self._ghosts.bot, delivery, card.room, "m.room.message", body)
+            return lambda tx: None
+        post = Post(card.room, card.body, card.html, notice=True)
+        root, latest, _ = await self._thread(delivery, post)
+        body = content.message(post, delivery.uid, root, latest, "")
+        event = await self._send(self._ghosts.bot, delivery, card.room, "m.room.message", body)
+        to_room = self._shown(delivery, 0, root, event)
+
+        def crossing(tx: Tx) -> None:
+            to_room(tx)
+            tx.conversations.carded(number, card.item, event)
+            tx.conversations.add_message(number, "card", self._ghosts.bot.mxid, item=card.item, event=event)
+
+        return crossing
+
     async def _stub(self, delivery: Delivery, post: Post, reason: str, thread: tuple[str, str]) -> Crossing:
         """A notice in its very place says what cannot be shown, so that the conversation goes on; the row is kept."""
         body = content.message(
@@ -121,13 +144,7 @@ class MatrixDestination:
         def crossing(tx: Tx) -> None:
             to_room(tx)
             uid = tx.queue.keep_dead(delivery, payload.dump(post), reason)
-            self._places.tell_operators(
-                tx,
-                self._say(
-                    "dead-letter", kind=delivery.kind, destination=self.name, room=self._places.name(post.room),
-                    reason=reason, uid=uid,
-                ),
-            )  # fmt: skip
+            self._places.tell_dead_letter(tx, delivery, post.room, reason, uid)
 
         return crossing
 
@@ -217,6 +234,10 @@ class MatrixDestination:
         event = await self._fetch.event(wanted.room, wanted.request.target)
         return lambda tx: self._located(tx, wanted.request, event) if event else None
 
+    async def _rights(self, delivery: Delivery, changed: Rights) -> Crossing:
+        missing = await self._rooms.missing_rights(changed.room)
+        return lambda tx: self._places.tell_rights(tx, changed.room, missing)
+
     async def _completed(self, shown: Preview) -> Draft | None:
         """The draft with its words, files and transcript; None when it is gone or cannot be sent."""
         row = await self._store.transact(lambda tx: tx.queue.get(shown.draft))
@@ -300,8 +321,8 @@ class MatrixDestination:
     # --- giving up
 
     def gave_up(self, tx: Tx, delivery: Delivery, reason: str) -> bool:
-        """A mark or a new wording may go; anything with words stays, and people are told."""
-        if delivery.kind in ("mark", "unmark", "reword"):
+        """A mark, a new wording or a look at rights may go; anything with words stays, and people are told."""
+        if delivery.kind in ("mark", "unmark", "reword", "rights"):
             return True
         shown: Any = payload.load(self._kinds[delivery.kind][0], delivery.payload)
         room = shown.room
@@ -309,13 +330,7 @@ class MatrixDestination:
             self._unasked(tx, shown.draft, reason)
         if isinstance(shown, Post) and shown.author:
             self._places.post(tx, Post(room, self._unshown(shown, reason), notice=True), delivery.conversation)
-        self._places.tell_operators(
-            tx,
-            self._say(
-                "dead-letter", kind=delivery.kind, destination=self.name, room=self._places.name(room), reason=reason,
-                uid=delivery.uid,
-            ),
-        )  # fmt: skip
+        self._places.tell_dead_letter(tx, delivery, room, reason)
         return False
 
     def _unasked(self, tx: Tx, uid: str, reason: str) -> None:

@@ -11,7 +11,7 @@ from mautrix.errors import MatrixRequestError
 
 from bridge.matrix.events import parse
 from bridge.matrix.ghosts import Ghosts
-from bridge.model import Draft, File, Rejected, RoomEvent
+from bridge.model import Draft, File, History, Rejected, RoomEvent
 from bridge.store import Store
 from bridge.text.plain import matrix_to_text
 from bridge.texts import Texts
@@ -29,9 +29,9 @@ class Fetch:
         self._store = store
 
     async def completed(self, draft: Draft) -> Draft:
-        """The draft with the words or the file of its source, and its transcript, if they are still missing."""
-        if draft.history and not draft.transcript:
-            draft = await self._with_transcript(draft)
+        """The draft with the words or the file of its source, or its transcript, if they are still missing."""
+        if draft.history:
+            return draft if draft.transcript else await self._with_transcript(draft, draft.history)
         if draft.text or draft.files or draft.source == draft.trigger:
             return draft
         event = await self._source(draft)
@@ -74,16 +74,30 @@ class Fetch:
             raise Rejected(self._say("content-type", type=event.msgtype))
         return event
 
-    async def _with_transcript(self, draft: Draft) -> Draft:
+    async def _with_transcript(self, draft: Draft, history: History) -> Draft:
         """What was said before the request, and in which events: should one be taken back, the draft is stopped."""
-        root, _, count = draft.history.rpartition("/")
-        wanted = int(count) if count else MOST
-        events = await (self._of_thread(draft.room, root) if root else self._of_room(draft, wanted))
+        wanted = history.last or MOST
         lines: dict[str, str] = {}
-        for event in reversed(_before(draft.source, events)):
+        files: list[File] = []
+        for event in reversed(await self._chosen(draft, history)):
             if len(lines) < wanted and (line := await self._line(event)):
                 lines[event.id] = line
-        return replace(draft, transcript="\n\n".join(reversed(lines.values())), parts=(*draft.parts, *lines))
+                files += [event.file] if event.file and history.files else []
+        if not lines and not draft.text:
+            raise Rejected(self._say("content-none"))
+        title = draft.title or (_first_line(next(iter(lines.values()))) if history.only else "")
+        transcript = "\n\n".join(reversed(lines.values()))
+        kept = (*draft.files, *reversed(files))
+        return replace(draft, title=title, transcript=transcript, files=kept, parts=(*draft.parts, *lines))
+
+    async def _chosen(self, draft: Draft, history: History) -> list[RoomEvent]:
+        """The messages that the history means, oldest first."""
+        if history.only:
+            event = await self.event(draft.room, history.only)
+            return [event] if event else []
+        if history.root:
+            return _before(draft.source, await self._of_thread(draft.room, history.root))
+        return _before(draft.source, await self._of_room(draft, history.last or MOST))
 
     async def _of_thread(self, room: str, root: str) -> list[RoomEvent]:
         bot, root = self._ghosts.bot, quote(root, safe="")
@@ -118,6 +132,11 @@ class Fetch:
         at = time.strftime("%Y-%m-%d %H:%M", time.localtime(event.when))
         text = f"[{event.file.name}]" if event.file else matrix_to_text(event.body, event.html, is_reply=True)
         return f"{name}, {at}:\n{text}" if text.strip() else ""
+
+
+def _first_line(spoken: str) -> str:
+    """The beginning of what somebody said, as a title; the first line of a transcript says who and when."""
+    return " ".join(spoken.partition("\n")[2].split())[:80]
 
 
 def _before(source: str, events: list[RoomEvent]) -> list[RoomEvent]:

@@ -16,6 +16,7 @@ from bridge.config import Config
 from bridge.matrix.content import DELIVERY
 from bridge.matrix.events import parse
 from bridge.matrix.ghosts import Ghosts
+from bridge.matrix.rights import creators, missing
 from bridge.model import Deferred, RoomEvent, Unavailable
 from bridge.payload import Post
 from bridge.places import Places
@@ -45,6 +46,7 @@ class Rooms:
         self._trusted: dict[str, asyncio.Event] = {}
         self._look = asyncio.Event()
         self._absent: set[str] = set()  # rooms the bot was removed from
+        self._judged: set[str] = set()  # rooms whose rights were looked at
         self._outages = 0
         self._reading: defaultdict[str, asyncio.Lock] = defaultdict(asyncio.Lock)
         self._read_at: dict[str, float] = {}  # when `settle` last began to read, on the monotonic clock
@@ -115,10 +117,12 @@ class Rooms:
             outages = self._outages
             try:
                 await self._read(room)
+                await self._judge(room)
             except Deferred as error:  # the homeserver answers: the bot is no longer in this room
                 log.warning("catch-up of %s waits: %s", room, error)
                 self._gate(room).clear()
                 self._absent.add(room)
+                self._judged.discard(room)
                 complete = await self._came_back_to(room) and complete
             except (Unavailable, OSError, Error) as error:
                 log.warning("catch-up of %s waits: %s", room, error)
@@ -261,11 +265,17 @@ class Rooms:
         await self.prepare(room)
         self.look()
         scopes = sorted({mapping.scope for mapping in self._places.mappings_of(room)})
+        lacking = await self.missing_rights(room) if room != self._places.management else []
         lines = [self._hello(room, scopes)]
-        lines += [self._say("lacks-right", right=self._say(right)) for right in await self.missing_rights(room)]
-        await self._store.transact(
-            lambda tx: self._places.post(tx, Post(room, "\n".join(lines), notice=True, mentions=(sender,)))
-        )
+        if not scopes:  # in a mapped room it is said once, and again only when it changes
+            lines += [self._say("lacks-right", right=self._say(right)) for right in lacking]
+
+        def greet(tx: Tx) -> None:
+            self._places.post(tx, Post(room, "\n".join(lines), notice=True, mentions=(sender,)))
+            if scopes:
+                self._places.tell_rights(tx, room, lacking)
+
+        await self._store.transact(greet)
 
     def _hello(self, room: str, scopes: list[str]) -> str:
         if scopes:
@@ -274,21 +284,27 @@ class Rooms:
             return self._say("hello-management")
         return self._say("hello-unmapped", room=room)
 
+    # --- rights
+
+    async def _judge(self, room: str) -> None:
+        """Once after a start or a return; from then on changes are heard."""
+        if room not in self._judged:
+            missing = await self.missing_rights(room)
+            await self._store.transact(self._places.tell_rights, room, missing)
+            self._judged.add(room)
+
     async def missing_rights(self, room: str) -> list[str]:
-        """What the bot cannot do here, as keys of the catalogue."""
-        bot = self._ghosts.bot
+        """What the bot and the ghosts cannot do here, as keys of the catalogue."""
+        levels = await self._state(room, "m.room.power_levels")
+        create = await self._state(room, "m.room.create", format="event")  # the content alone names no creator
+        return missing(levels, creators(create), self._config.bot_mxid)
+
+    async def _state(self, room: str, type_: str, **query: str) -> dict[str, Any]:
+        """{} when the room has none, or the homeserver does not show it."""
         try:
-            levels = await bot.call("GET", f"_matrix/client/v3/rooms/{room}/state/m.room.power_levels")
+            return await self._ghosts.bot.call("GET", f"_matrix/client/v3/rooms/{room}/state/{type_}", **query)
         except MatrixRequestError:
-            return []
-        mine = levels.get("users", {}).get(bot.mxid, levels.get("users_default", 0))
-        events = levels.get("events", {})
-        missing = []
-        if mine < events.get("m.room.message", levels.get("events_default", 0)):
-            missing.append("right-speak")
-        if mine < levels.get("invite", 0):
-            missing.append("right-invite")
-        return missing
+            return {}
 
 
 def _settled(events: Sequence[RoomEvent | None]) -> bool:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import fcntl
+import hashlib
 import secrets
 import sqlite3
 import time
@@ -16,11 +17,11 @@ from typing import Concatenate, ParamSpec, TypeVar
 from bridge.model import Delivery, File
 from bridge.store import database
 from bridge.store.conversations import Conversation, Conversations, Item, Message
-from bridge.store.people import People
+from bridge.store.people import Claim, People
 from bridge.store.queue import QueueTable, new_uid, passes
 from bridge.store.spool import DiskSpool
 
-__all__ = ["Conversation", "Error", "Item", "Message", "Store", "StoreBusy", "Tx", "new_uid", "passes"]
+__all__ = ["Claim", "Conversation", "Error", "Item", "Message", "Store", "StoreBusy", "Tx", "new_uid", "passes"]
 
 Error = sqlite3.Error
 
@@ -54,6 +55,13 @@ class Tx:
                 "INSERT INTO blob (hash, data, at) VALUES (?, ?, ?) ON CONFLICT (hash) DO UPDATE SET at = excluded.at",
                 (file.hash, file.data, time.time()),
             )
+
+    def keep_text(self, name: str, text: str) -> File:
+        """A text file of our own making, in the spool with this commit."""
+        data = text.encode(errors="replace")
+        file = File(name, "text/plain; charset=utf-8", len(data), hashlib.sha256(data).hexdigest(), data=data)
+        self.keep(file)
+        return file
 
 
 class Store:

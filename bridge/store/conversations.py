@@ -69,6 +69,14 @@ class Conversations:
         done = self._db.execute("INSERT OR IGNORE INTO seen (key, at) VALUES (?, ?)", (key, time.time()))
         return done.rowcount == 1
 
+    def cursor(self, connector: str) -> str:
+        """Where the next poll of that connector goes on; "" before the first."""
+        row = self._db.execute("SELECT value FROM cursor WHERE connector = ?", (connector,)).fetchone()
+        return row[0] if row else ""
+
+    def moved_on(self, connector: str, cursor: str) -> None:
+        self._db.execute("INSERT OR REPLACE INTO cursor (connector, value) VALUES (?, ?)", (connector, cursor))
+
     # --- conversations
 
     def add(self, room: str, title: str, root: str = "") -> Conversation:
@@ -98,6 +106,15 @@ class Conversations:
             item,
             room,
         )
+
+    def all_of_item(self, item: int) -> list[tuple[Conversation, str]]:
+        """Every conversation of an item, oldest first, and the scope in whose name it speaks."""
+        rows = self._db.execute(
+            f"SELECT {_CONVERSATION}, l.scope FROM conversation_item l JOIN conversation c ON c.id = l.conversation"
+            " WHERE l.item = ? ORDER BY c.id",
+            (item,),
+        )
+        return [(Conversation(*row[:-1]), row[-1]) for row in rows]
 
     def elsewhere(self, item: int, conversation: int) -> list[Conversation]:
         """The other conversations of an item."""
@@ -139,6 +156,31 @@ class Conversations:
 
     def unlink(self, conversation: int, item: int) -> None:
         self._db.execute("DELETE FROM conversation_item WHERE conversation = ? AND item = ?", (conversation, item))
+
+    def rename_item(self, item: int, remote: str, title: str) -> None:
+        """The tool has given a name to what we began."""
+        self._db.execute("UPDATE item SET remote = ?, title = ? WHERE id = ?", (remote, title, item))
+
+    def stands(self, item: int) -> tuple[str, float]:
+        """(JSON of the card, since when) of an item as it stood last; "" when that is not known."""
+        row = self._db.execute("SELECT COALESCE(card, ''), card_at FROM item WHERE id = ?", (item,)).fetchone()
+        return (row[0], row[1]) if row else ("", 0.0)
+
+    def stood(self, item: int, title: str, card: str, when: float) -> None:
+        """Note how an item stands."""
+        self._db.execute("UPDATE item SET title = ?, card = ?, card_at = ? WHERE id = ?", (title, card, when, item))
+
+    def card(self, conversation: int, item: int) -> str:
+        """The event that shows there how the item stands, "" while there is none."""
+        row = self._db.execute(
+            "SELECT card FROM conversation_item WHERE conversation = ? AND item = ?", (conversation, item)
+        ).fetchone()
+        return row[0] or "" if row else ""
+
+    def carded(self, conversation: int, item: int, event: str) -> None:
+        self._db.execute(
+            "UPDATE conversation_item SET card = ? WHERE conversation = ? AND item = ?", (event, conversation, item)
+        )
 
     def items_of(self, conversation: int) -> list[Item]:
         rows = self._db.execute(

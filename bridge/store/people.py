@@ -3,6 +3,20 @@
 from __future__ import annotations
 
 import sqlite3
+import time
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class Claim:
+    """An employee says that an account of a tool is his, until the code is written there by that account."""
+
+    code: str
+    mxid: str
+    connector: str
+    account: str
+    room: str
 
 
 class People:
@@ -49,9 +63,63 @@ class People:
     def is_encrypted(self, room: str) -> None:
         self._db.execute("INSERT OR IGNORE INTO encrypted VALUES (?)", (room,))
 
+    def lacks(self, room: str, rights: Iterable[str]) -> bool:
+        """Note which rights the bot lacks in a room; False when just that was noted before."""
+        now = " ".join(sorted(rights))
+        row = self._db.execute("SELECT rights FROM lacking WHERE room = ?", (room,)).fetchone()
+        if now == (row[0] if row else ""):
+            return False
+        self._db.execute("INSERT OR REPLACE INTO lacking VALUES (?, ?)", (room, now))
+        return True
+
     def aliases(self) -> dict[str, str]:
         """Room id by alias, as last resolved."""
         return dict(self._db.execute("SELECT alias, room FROM alias").fetchall())
 
     def resolved(self, alias: str, room: str) -> None:
         self._db.execute("INSERT OR REPLACE INTO alias VALUES (?, ?)", (alias, room))
+
+    # --- accounts in tools
+
+    def account(self, mxid: str, connector: str) -> str:
+        """The employee's own account in that tool, "" when none is proven."""
+        row = self._db.execute(
+            "SELECT account FROM account WHERE mxid = ? AND connector = ?", (mxid, connector)
+        ).fetchone()
+        return row[0] if row else ""
+
+    def accounts(self, mxid: str) -> dict[str, str]:
+        """The employee's account by connector."""
+        rows = self._db.execute("SELECT connector, account FROM account WHERE mxid = ? ORDER BY connector", (mxid,))
+        return dict(rows.fetchall())
+
+    def owner(self, connector: str, account: str) -> str:
+        """The employee whose account it is, "" when nobody has proven that."""
+        row = self._db.execute(
+            "SELECT mxid FROM account WHERE connector = ? AND account = ?", (connector, account)
+        ).fetchone()
+        return row[0] if row else ""
+
+    def owns(self, mxid: str, connector: str, account: str) -> None:
+        """It is proven; whoever had the account before has it no longer."""
+        self._db.execute("DELETE FROM account WHERE connector = ? AND account = ?", (connector, account))
+        self._db.execute("INSERT OR REPLACE INTO account VALUES (?, ?, ?)", (mxid, connector, account))
+
+    def disowns(self, mxid: str, connector: str) -> None:
+        self._db.execute("DELETE FROM account WHERE mxid = ? AND connector = ?", (mxid, connector))
+
+    def claims(self, claim: Claim) -> None:
+        """Somebody says that an account is his; an earlier claim of his for that connector is void."""
+        self._db.execute("DELETE FROM claim WHERE mxid = ? AND connector = ?", (claim.mxid, claim.connector))
+        self._db.execute(
+            "INSERT INTO claim VALUES (?, ?, ?, ?, ?, ?)",
+            (claim.code, claim.mxid, claim.connector, claim.account, claim.room, time.time()),
+        )
+
+    def proven(self, code: str, since: float) -> Claim | None:
+        """The claim with that code, made since then; it is used up."""
+        row = self._db.execute(
+            "SELECT code, mxid, connector, account, room FROM claim WHERE code = ? AND at > ?", (code, since)
+        ).fetchone()
+        self._db.execute("DELETE FROM claim WHERE code = ? OR at <= ?", (code, since))
+        return Claim(*row) if row else None

@@ -38,10 +38,9 @@ class QueueTable:
         payload: str,
         *,
         conversation: int | None = None,
-        uid: str = "",
     ) -> Delivery:
         """Write a delivery down at the end of its lane."""
-        uid, now = uid or new_uid(), time.time()
+        uid, now = new_uid(), time.time()
         number = self._db.execute(
             "INSERT INTO queue (uid, lane, destination, kind, payload, state, conversation, created)"
             " VALUES (?, ?, ?, ?, ?, 'ready', ?, ?)",
@@ -163,7 +162,9 @@ class QueueTable:
         self._db.execute("DELETE FROM queue WHERE id = ?", (number,))
 
     def drop(self, uid: str) -> None:
+        """It does not leave: nor does it count among what was released."""
         self._db.execute("DELETE FROM queue WHERE uid = ?", (uid,))
+        self._db.execute("DELETE FROM released_to WHERE uid = ?", (uid,))
 
     def bury(self, delivery: Delivery, error: str) -> None:
         """Give up: the row stays as a dead letter and its lane goes on."""
@@ -206,15 +207,22 @@ class QueueTable:
         rows = self._db.execute("SELECT destination, state, COUNT(*) FROM queue GROUP BY destination, state")
         return {(destination, state): count for destination, state, count in rows}
 
-    def recent_to(self, account: str, since: float) -> int:
-        """How many outward messages went to that account since then."""
-        row = self._db.execute("SELECT COUNT(*) FROM sent_to WHERE account = ? AND at > ?", (account, since)).fetchone()
+    def recent_to(self, connector: str, scope: str, account: str, since: float, but: str) -> int:
+        """How many messages, `but` not counted, were released since then in the name of `scope` to that account."""
+        row = self._db.execute(
+            "SELECT COUNT(*) FROM released_to"
+            " WHERE connector = ? AND scope = ? AND account = ? AND at > ? AND uid <> ?",
+            (connector, scope, account, since, but),
+        ).fetchone()
         return int(row[0])
 
-    def note_sent(self, accounts: Iterable[str]) -> None:
+    def note_released(self, uid: str, connector: str, scope: str, accounts: Iterable[str]) -> None:
         now = time.time()
-        self._db.execute("DELETE FROM sent_to WHERE at < ?", (now - 3600,))
-        self._db.executemany("INSERT INTO sent_to (account, at) VALUES (?, ?)", [(each, now) for each in accounts])
+        self._db.execute("DELETE FROM released_to WHERE at < ?", (now - 3600,))
+        self._db.executemany(
+            "INSERT OR REPLACE INTO released_to (connector, scope, account, uid, at) VALUES (?, ?, ?, ?, ?)",
+            [(connector, scope, account, uid, now) for account in accounts],
+        )
 
     def _one(self, where: str, *values: object) -> Delivery | None:
         row = self._db.execute(f"SELECT {_COLUMNS} FROM queue WHERE {where}", values).fetchone()

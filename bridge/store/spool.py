@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from bridge.model import File, Rejected
+from bridge.text.plain import spoken
 
 SMALL = 64 * 1024  # below this a row of the same commit is cheaper than a file with its own fsync
 CHUNK = 256 * 1024
@@ -48,7 +49,7 @@ class DiskSpool:
                 async for chunk in chunks:
                     size += len(chunk)
                     if size > limit:
-                        raise Rejected(f"{name} is larger than the {limit // 1_000_000} MB that are taken")
+                        raise Rejected(f"{name} is larger than the {spoken(limit)} that are taken")
                     digest.update(chunk)
                     await asyncio.to_thread(out.write, chunk)
                 await asyncio.to_thread(_settle, out)

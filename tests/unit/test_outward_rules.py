@@ -11,44 +11,45 @@ from typing import Any
 import pytest
 
 from bridge import payload, store
-from bridge.commands import Commands
-from bridge.commands.acts import Acts
 from bridge.commands.parse import command_of
-from bridge.commands.start import Starts
 from bridge.config import Config
 from bridge.connector import Connector
-from bridge.hearing import Hearing
-from bridge.hub import Hub
 from bridge.model import Address, Answered, Author, Draft, Envelope, Recipients, RoomEvent
 from bridge.outward import Outward, leaving
 from bridge.payload import Post as Shown
-from bridge.places import Places
+from bridge.payload import Rights
+from bridge.rules import Rules
 from bridge.store import Store, Tx
-from bridge.texts import Texts
 
 HERE, THERE = "!here", "!there"
 ALICE = "@alice:company.example"
 
 
 class Post(Connector):
-    """A tool that answers whoever wrote."""
+    """A tool that answers whoever wrote; its addresses have domains, unless they have no @."""
 
     command = "mail"
+    addressed = True
 
-    def audience(self, scope: str, answered: Answered) -> Recipients:
-        return Recipients((Address(answered.author),))
+    def audience(self, scope: str, item: str, answered: Answered | None) -> Recipients:
+        return Recipients((_address(answered.author),))
 
     def recipients(self, words: Any) -> Recipients:
-        return Recipients(tuple(Address(word) for word in words))
+        return Recipients(tuple(map(_address, words)))
+
+
+def _address(account: str) -> Address:
+    return Address(account, domain=account.rpartition("@")[2] if "@" in account else "")
 
 
 class Office:
     """The rules on a store of their own, with a customer's thread in each of two rooms."""
 
-    def __init__(self, memory: Store) -> None:
+    def __init__(self, memory: Store, **outward: Any) -> None:
         self.store = memory
         self.config = Config.model_validate(
             {
+                "outward": outward,
                 "homeserver": {"url": "http://hs", "server_name": "company.example"},
                 "appservice": {"as_token": "a", "hs_token": "h"},
                 "inside": {"servers": ["sister.example"], "except_users": ["@irc_*", "@guest:company.example"]},
@@ -56,15 +57,11 @@ class Office:
                 "mappings": [{"connector": "post", "scope": room[1:], "room": room} for room in (HERE, THERE)],
             }
         )
-        say, places = Texts("en"), Places(self.config)
+        rules = Rules(self.config)
         for room in (HERE, THERE):
-            places.resolve(room, room)
-        connectors: dict[str, Connector] = {"post": Post("post", None, None)}  # type: ignore[arg-type]
-        self.outward = Outward(self.config, places, say)
-        acts = Acts(places, self.outward, connectors, say)
-        commands = Commands(self.config, acts, Starts(places, self.outward, connectors, say), self.outward, say)
-        self.hearing = Hearing(self.config, places, commands, self.outward, say)
-        self.hub = Hub(self.config, places, self.outward, say)
+            rules.places.resolve(room, room)
+        rules.connect({"post": Post("post", None, None)})  # type: ignore[arg-type]
+        self.outward, self.hearing, self.hub = rules.outward, rules.hearing, rules.hub
 
     async def open(self) -> None:
         for room in (HERE, THERE):
@@ -106,6 +103,21 @@ class Office:
         )
         return [payload.load(Shown, row[0]) for row in rows]
 
+    async def let_go(self, *accounts: str, room: str = HERE) -> str:
+        """Send a message to these accounts and end its hold; the reason why it is paused instead, "" when it is not."""
+        await self.hear(f"!mail {' '.join(accounts)} Subject\nHello", room=room, thread="")
+
+        def rule(tx: Tx) -> str:
+            (row,) = tx.queue.in_state("asked")
+            self.outward.shown(tx, row.uid, f"$preview-{row.uid}")
+            self.outward.hold_over(tx, row.uid, row.payload)
+            paused = tx.queue.get(row.uid)
+            assert paused is not None
+            tx.queue.remove(paused.id)
+            return paused.error
+
+        return await self.store.transact(rule)
+
     async def state(self) -> str:
         row = await self.store.transact(
             lambda tx: tx.db.execute("SELECT state FROM queue WHERE kind = 'draft'").fetchone()
@@ -119,6 +131,13 @@ async def office(tmp_path: Path) -> AsyncIterator[Office]:
         office = Office(memory)
         await office.open()
         yield office
+
+
+@pytest.fixture
+async def limited(tmp_path: Path) -> AsyncIterator[Callable[..., Office]]:
+    """Makes an office whose `outward` section is as given."""
+    async with store.opened(tmp_path) as memory:
+        yield lambda **outward: Office(memory, **outward)
 
 
 _count = iter(range(1_000_000))
@@ -288,6 +307,104 @@ def _held(tx: Tx) -> tuple[str, str]:
 
 def _end_hold(tx: Tx, outward: Outward) -> None:
     outward.hold_over(tx, *_held(tx))
+
+
+async def test_the_21st_message_of_a_mailbox_to_an_address_within_10_minutes_is_paused_and_says_why(
+    office: Office,
+) -> None:
+    for _ in range(20):
+        assert await office.let_go("jane@customer.example") == ""
+    assert await office.let_go("jane@customer.example") == (
+        "20 messages went from here to jane@customer.example within 10 minutes"
+    )
+    (notice,) = await office.posts(1)
+    assert "20 messages went from here to jane@customer.example" in notice.body
+    assert notice.mentions == (ALICE,)
+
+
+async def test_a_message_of_another_mailbox_or_to_another_address_is_not_paused(office: Office) -> None:
+    for _ in range(20):
+        assert await office.let_go("jane@customer.example", "joe@customer.example") == ""
+    assert await office.let_go("jane@customer.example", room=THERE) == ""
+    assert await office.let_go("ann@customer.example") == ""
+    assert "joe@customer.example" in await office.let_go("ann@customer.example", "joe@customer.example")
+
+
+async def test_messages_whose_holds_end_together_are_counted_before_the_first_of_them_has_left(office: Office) -> None:
+    for _ in range(22):
+        await office.hear("!mail jane@customer.example Subject\nHello", thread="")
+    await office.shown()
+    for row in await office.store.transact(lambda tx: tx.queue.held()):
+        await office.store.transact(office.outward.hold_over, row.uid, row.payload)
+    assert len(await office.store.transact(lambda tx: tx.queue.in_state("ready"))) >= 20
+    assert len(await office.store.transact(lambda tx: tx.queue.in_state("paused"))) == 2
+
+
+async def test_messages_of_more_than_10_minutes_ago_are_not_counted(office: Office) -> None:
+    for _ in range(20):
+        await office.let_go("jane@customer.example")
+    await office.store.transact(lambda tx: tx.db.execute("UPDATE released_to SET at = at - 601"))
+    assert await office.let_go("jane@customer.example") == ""
+
+
+async def test_new_power_levels_of_a_mapped_room_are_looked_at_behind_nothing_that_waits_there(office: Office) -> None:
+    for room in (HERE, "!unmapped"):
+        await office.hear(type="m.room.power_levels", room=room, state_key="", thread="")
+    rows = await office.store.transact(
+        lambda tx: tx.db.execute("SELECT lane, payload FROM queue WHERE kind = 'rights'").fetchall()
+    )
+    assert [(lane == f"matrix:{HERE}", payload.load(Rights, text)) for lane, text in rows] == [(False, Rights(HERE))]
+
+
+@pytest.mark.parametrize("command", ["!reply", "!mail jane@customer.example Subject\n"])
+async def test_a_message_that_is_changed_before_it_has_left_counts_once(
+    limited: Callable[..., Office], command: str
+) -> None:
+    office = limited(per_address=1)
+    await office.open()
+    asked = await office.hear(f"{command} Hello")
+    await office.shown()
+    await office.store.transact(_end_hold, office.outward)
+    await office.hear(f"{command} Hello again", replaces=asked.id, thread="")
+    await office.shown()
+    await office.store.transact(_end_hold, office.outward)
+    assert [draft.text for draft in await office.drafts()] == ["Hello again"]
+    assert await office.state() == "ready"
+
+
+async def test_with_a_breaker_of_0_nothing_is_ever_paused(limited: Callable[..., Office]) -> None:
+    office = limited(per_address=0)
+    for _ in range(30):
+        assert await office.let_go("jane@customer.example") == ""
+
+
+async def test_help_names_every_word_that_is_obeyed(office: Office) -> None:
+    await office.hear("!help")
+    (answer,) = await office.posts(1)
+    commands = office.hearing._commands
+    assert [word for word in commands.words() if f"\n!{word}" not in answer.body] == []
+
+
+async def test_only_allowed_domains_are_written_to(limited: Callable[..., Office]) -> None:
+    office = limited(domains=["customer.example"])
+    await office.hear("!mail jane@customer.example Subject\nHello", thread="")
+    assert len(await office.drafts()) == 1
+    for other in ("eve@evil.example", "eve@customer.example.evil.example", "jane@customer.example, eve@evil.example"):
+        await office.hear(f"!mail {other} Subject\nHello", thread="")
+        (answer,) = await office.posts(1)
+        assert "only to customer.example" in answer.body
+    assert len(await office.drafts()) == 1
+
+
+async def test_a_tool_whose_accounts_have_no_domain_is_not_limited_by_domains(limited: Callable[..., Office]) -> None:
+    office = limited(domains=["customer.example"])
+    plain = Draft("desk", "here", 1, "Title", ALICE, "Alice", Recipients((Address("jsmith"),)))
+    office.outward.check(plain)
+
+
+def test_the_domain_of_a_recipient_survives_in_the_queue(draft: Callable[..., Draft]) -> None:
+    there = draft(recipients=Recipients((Address("jane@customer.example", domain="customer.example"),)))
+    assert payload.load(Draft, payload.dump(there)).recipients.all[0].domain == "customer.example"
 
 
 @pytest.mark.parametrize(

@@ -17,8 +17,9 @@ Say = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
 class Server:
     """Speaks as the test says; counts its connections and keeps what it was asked."""
 
-    def __init__(self, say: Say) -> None:
-        self.say = say
+    say: Say
+
+    def __init__(self) -> None:
         self.connections = 0
         self.asked: list[bytes] = []
 
@@ -39,7 +40,8 @@ class Server:
 async def talking(
     say: Callable[[Server], Say], seconds: float = 5, limit: int = 4
 ) -> AsyncIterator[tuple[Server, Wire]]:
-    server = Server(lambda reader, writer: say(server)(reader, writer))
+    server = Server()
+    server.say = say(server)
     listening = await asyncio.start_server(server.meet, "127.0.0.1", 0)
     url = f"http://127.0.0.1:{listening.sockets[0].getsockname()[1]}/base"
     with contextlib.closing(Wire(url, seconds, limit)) as wire:

@@ -22,6 +22,8 @@ CREATE TABLE item (
     connector TEXT NOT NULL,
     remote TEXT NOT NULL,
     title TEXT NOT NULL,
+    card TEXT,                -- JSON of how it stood last, and since when
+    card_at REAL NOT NULL DEFAULT 0,
     created REAL NOT NULL,
     UNIQUE (connector, remote)
 );
@@ -30,6 +32,7 @@ CREATE TABLE conversation_item (
     conversation INTEGER NOT NULL REFERENCES conversation (id),
     item INTEGER NOT NULL REFERENCES item (id),
     scope TEXT NOT NULL,      -- in whose name (mailbox, project) this conversation speaks on the item
+    card TEXT,                -- event that shows how the item stands
     PRIMARY KEY (item, conversation)
 ) WITHOUT ROWID;
 CREATE INDEX conversation_item_conversation ON conversation_item (conversation);
@@ -119,12 +122,41 @@ CREATE TABLE blob (hash TEXT PRIMARY KEY, data BLOB NOT NULL, at REAL NOT NULL) 
 CREATE INDEX blob_at ON blob (at);
 CREATE INDEX seen_at ON seen (at);
 
--- Outward messages of the last hour, for the breaker per address.
-CREATE TABLE sent_to (account TEXT NOT NULL, at REAL NOT NULL);
-CREATE INDEX sent_to_account ON sent_to (account, at);
+-- Outward messages released in the last hour, for the breaker per pair of addresses: in whose name, and to whom.
+CREATE TABLE released_to (
+    connector TEXT NOT NULL,
+    scope TEXT NOT NULL,
+    account TEXT NOT NULL,
+    uid TEXT NOT NULL,
+    at REAL NOT NULL,
+    PRIMARY KEY (connector, scope, account, uid)
+) WITHOUT ROWID;
 
 -- Rooms by alias, as last resolved: mail is taken although the homeserver is down when we start.
 CREATE TABLE alias (alias TEXT PRIMARY KEY, room TEXT NOT NULL) WITHOUT ROWID;
+
+-- How far each connector that is polled was read.
+CREATE TABLE cursor (connector TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
+
+-- Whose account in a tool is whose: proven by a code that was written there.
+CREATE TABLE account (
+    mxid TEXT NOT NULL,
+    connector TEXT NOT NULL,
+    account TEXT NOT NULL,
+    PRIMARY KEY (mxid, connector)
+) WITHOUT ROWID;
+CREATE INDEX account_owner ON account (connector, account);
+CREATE TABLE claim (
+    code TEXT PRIMARY KEY,
+    mxid TEXT NOT NULL,
+    connector TEXT NOT NULL,
+    account TEXT NOT NULL,
+    room TEXT NOT NULL,       -- where to say that it is proven
+    at REAL NOT NULL
+) WITHOUT ROWID;
+
+-- Which rights people heard last that the bot lacks in a room: they hear it once, also over restarts.
+CREATE TABLE lacking (room TEXT PRIMARY KEY, rights TEXT NOT NULL) WITHOUT ROWID;
 
 -- Rooms that were found encrypted; there is no way back (Matrix spec, m.room.encryption).
 CREATE TABLE encrypted (room TEXT PRIMARY KEY) WITHOUT ROWID;
