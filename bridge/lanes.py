@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections import deque
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
@@ -55,11 +56,12 @@ class Lanes:
             self.held += 1
         self._schedule(lane)
 
-    def reopen(self, name: str) -> None:
-        """A lane that the database has something for."""
+    def reopen(self, name: str, due: float) -> None:
+        """A lane that the database has something for; it is not even read before that is due."""
         lane = self.open.setdefault(name, Lane(name))
         self._forget(lane)  # what was pushed before is read again, behind what is older
-        self._schedule(lane)
+        if not lane.scheduled:
+            self.end_turn(lane, due - time.time(), done=False)
 
     def _forget(self, lane: Lane) -> None:
         """The database knows better what is in the lane."""

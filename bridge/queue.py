@@ -314,9 +314,9 @@ class Queue:
 
     async def run(self) -> None:
         """Deliver what is there and what comes, until `stop`."""
-        for name, destination in await self._store.transact(lambda tx: tx.queue.lanes()):
+        for name, destination, due in await self._store.transact(lambda tx: tx.queue.lanes()):
             if destination in self.lines:
-                self.lines[destination].lanes.reopen(name)
+                self.lines[destination].lanes.reopen(name, due)
         async with asyncio.TaskGroup() as tasks:
             for line in self.lines.values():
                 tasks.create_task(line.run())

@@ -192,10 +192,11 @@ class QueueTable:
         )
         return uid
 
-    def lanes(self) -> list[tuple[str, str]]:
-        """(lane, destination) of every lane with something to deliver."""
+    def lanes(self) -> list[tuple[str, str, float]]:
+        """(lane, destination, when its first delivery is due) of every lane with something to deliver."""
         return self._db.execute(
-            "SELECT DISTINCT lane, destination FROM queue WHERE state = 'ready' ORDER BY lane"
+            "SELECT lane, destination, due FROM queue AS first WHERE state = 'ready' AND NOT EXISTS (SELECT 1"
+            " FROM queue WHERE lane = first.lane AND id < first.id AND state = 'ready') ORDER BY lane"
         ).fetchall()
 
     def head(self, lane: str, after: int, limit: int) -> list[Delivery]:
