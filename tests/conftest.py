@@ -17,6 +17,7 @@ import pytest_asyncio
 from tests.peers import free_port
 from tests.peers.bridge import BridgeProcess, configuration, merged, prepare, write
 from tests.peers.employee import Employee
+from tests.peers.roundup import BRIDGE, Roundup
 from tests.peers.synapse import Account, Registration, Synapse
 from tests.peers.world import Sink, letter, post
 
@@ -147,6 +148,24 @@ async def company(
         if start:
             await bridge.start()
         yield Company(synapse, alice, bob, room, MAILBOX, sink, bridge, config, tmp_path, bot, staff, stack)
+
+
+@pytest_asyncio.fixture
+async def desk(company: Company, tmp_path: Path) -> AsyncIterator[Roundup]:
+    """A real issue tracker, mapped to the company's room beside its mailbox."""
+    async with Roundup(tmp_path / "desk") as running:
+        helpdesk = {
+            "plugin": "roundup",
+            "url": running.url,
+            "username": BRIDGE,
+            "password": running.password(BRIDGE),
+            "every": 1,
+        }
+        await company.reconfigure(
+            connectors={"helpdesk": helpdesk},
+            mappings=[*company.config["mappings"], {"connector": "helpdesk", "scope": "issue", "room": company.room}],
+        )
+        yield running
 
 
 def _configured(
