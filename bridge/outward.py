@@ -14,7 +14,7 @@ from bridge.payload import Mark, Post, Preview, Reword, Unmark
 from bridge.places import Places
 from bridge.present import adds_nothing, preview
 from bridge.store import Conversation, Message, Tx
-from bridge.text.html import matrix_to_mail_html
+from bridge.text.html import matrix_to_html
 from bridge.text.plain import matrix_to_text, spoken, without_internal_links
 from bridge.texts import Texts
 
@@ -372,7 +372,7 @@ def leaving(draft: Draft) -> Draft:
     The preview shows the plain text: HTML that says anything else is left out.
     """
     text = matrix_to_text(draft.text, draft.html, is_reply=True).strip()
-    html = matrix_to_mail_html(draft.html) if draft.html else ""
+    html = matrix_to_html(draft.html) if draft.html else ""
     html = html if adds_nothing(html, text) else ""
     return replace(draft, text=text, html=html, title=without_internal_links(draft.title))
 

@@ -95,7 +95,7 @@ def html_to_text(html: str) -> str:
     return clean("\n".join(lines)).strip() or stripped(html)
 
 
-def matrix_to_mail_html(formatted_body: str) -> str:
+def matrix_to_html(formatted_body: str) -> str:
     """An employee's Matrix HTML as clean HTML for a mail.
 
     The quote of a rich reply (`<mx-reply>`), images, links into Matrix (their text stays) and every attribute but a

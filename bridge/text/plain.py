@@ -93,21 +93,6 @@ def _without_punctuation(url: str) -> str:
     return url
 
 
-def unflow(text: str, delsp: bool = False) -> str:
-    """Text of `format=flowed` with its paragraphs on one line each (RFC 3676 4.1, 4.2); quote marks stay."""
-    paragraphs: list[tuple[int, list[str]]] = []
-    flowing = False
-    for line in text.split("\n"):
-        content = line.lstrip(">")
-        depth = len(line) - len(content)
-        content = content.removeprefix(" ")
-        if not (flowing and paragraphs[-1][0] == depth):
-            paragraphs.append((depth, []))
-        flowing = content.endswith(" ") and content != "-- "  # a signature's separator never flows
-        paragraphs[-1][1].append(content[:-1] if flowing and delsp else content)
-    return "\n".join((">" * depth + " " if depth else "") + "".join(parts) for depth, parts in paragraphs)
-
-
 def matrix_to_text(body: str, formatted_body: str = "", *, is_reply: bool = False) -> str:
     """The plain text of an employee's message, for a mail.
 

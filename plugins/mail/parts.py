@@ -10,10 +10,11 @@ from dataclasses import dataclass, field, replace
 from email.message import Message
 
 from bridge.model import Report
-from bridge.text import clean, fold, fold_html, html_to_text, safe_html, text_to_html, unflow
+from bridge.text import clean, html_to_text, safe_html, text_to_html
 from bridge.text.html import too_complex
 from bridge.text.plain import decode, decode_base64, decode_words, one_line
 from plugins.mail.header import addresses, eight_bit, fields_of, ids, message_id, subject_of
+from plugins.mail.quotes import fold, fold_html, unflow
 
 _TEXT_LIMIT = 1_000_000  # characters of text that are kept
 _PARTS = 100  # attached files that are kept

@@ -19,7 +19,7 @@ from email.utils import format_datetime
 from urllib.parse import quote
 
 from bridge.model import Address, Answered, Draft, File, Rejected
-from bridge.text.html import matrix_to_mail_html
+from bridge.text.html import matrix_to_html
 from bridge.text.plain import matrix_to_text, text_to_html, without_internal_links
 from plugins.mail import identity
 from plugins.mail.config import Mailbox
@@ -183,7 +183,7 @@ def _text(draft: Draft, mailbox: Mailbox) -> str:
 
 
 def _html(draft: Draft, mailbox: Mailbox) -> str:
-    words = matrix_to_mail_html(draft.html) if draft.html else ""
+    words = matrix_to_html(draft.html) if draft.html else ""
     blocks = [f"<div>{words or text_to_html(_words_of(draft))}</div>"]
     if mailbox.signature.strip():
         blocks.append(f"<p>-- <br>{text_to_html(mailbox.signature.strip())}</p>")

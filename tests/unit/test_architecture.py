@@ -98,3 +98,26 @@ def test_every_module_is_short_and_says_what_it_is_for(path: Path) -> None:
 def test_tasks_are_started_only_where_they_are_owned(path: Path) -> None:
     if name(path) not in ("bridge.queue", "bridge.app", "plugins.mail.smtp"):
         assert "create_task" not in path.read_text(encoding="utf-8")
+
+
+# Words of single tools. Comments and docstrings may explain with examples; the code must do without.
+TOOLS = re.compile(r"(mail|smtp|imap|mailbox|ticket|roundup|redmine|issue)", re.IGNORECASE)
+
+
+@pytest.mark.parametrize("path", [path for path in MODULES if name(path).startswith("bridge")], ids=name)
+def test_nothing_in_the_bridge_knows_mail_or_tickets(path: Path) -> None:
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    explained = {id(node.value) for node in ast.walk(tree) if isinstance(node, ast.Expr)}
+    explained |= {
+        id(word.value)
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Call)
+        for word in node.keywords
+        if word.arg == "description"
+    }
+    for node in ast.walk(tree):
+        words = [getattr(node, each, None) for each in ("id", "attr", "arg", "name")]
+        if isinstance(node, ast.Constant) and id(node) not in explained:
+            words.append(node.value)
+        known = [word for word in words if isinstance(word, str) and TOOLS.search(word)]
+        assert not known, f"line {getattr(node, 'lineno', '?')}: {known}"

@@ -12,10 +12,12 @@ import pytest
 from bridge import commands
 from bridge.commands import Commands
 from bridge.commands.acts import Acts
+from bridge.commands.items import ItemActs
 from bridge.commands.start import Starts, read
 from bridge.outward import FAILED, HELD, LEFT
 from bridge.texts import Texts
 from plugins.mail import Mail
+from plugins.roundup import Roundup
 from tests.unit.test_architecture import MODULES, TIERS, name
 
 ROOT = Path(__file__).parents[2]
@@ -29,13 +31,13 @@ PARTS = sorted(
 
 
 def words() -> list[str]:
-    """Every command of a bridge with the mail connector."""
+    """Every command of a bridge with each of our plugins."""
     nothing: Any = None
-    mail: Any = type("Connected", (), {"command": Mail.command})()
     say = Texts("en")
-    connectors = {"mail": mail}
+    connectors: dict[str, Any] = {each.__name__: each for each in (Mail, Roundup)}  # their class says all
     acts = Acts(nothing, nothing, connectors, say)
-    return Commands(nothing, acts, Starts(nothing, nothing, connectors, say), nothing, say).words()
+    items = ItemActs(nothing, acts, nothing, connectors, say)
+    return Commands(nothing, acts, Starts(nothing, nothing, connectors, say), items, nothing, say).words()
 
 
 def defined() -> set[str]:
@@ -62,7 +64,7 @@ def test_every_command_is_explained_to_people(word: str) -> None:
 
 
 def test_no_command_is_explained_that_does_not_exist() -> None:
-    assert set(re.findall(r"!([a-z]+)\b", USING)) == set(words())
+    assert set(re.findall(r"!([a-z][a-z-]*)\b", USING)) == set(words())
 
 
 @pytest.mark.parametrize("key", [commands.SEND, commands.CANCEL, HELD, LEFT, FAILED])

@@ -11,17 +11,15 @@ from hypothesis import strategies as st
 
 from bridge.text import (
     clean,
-    fold,
-    fold_html,
     html_to_text,
-    matrix_to_mail_html,
+    matrix_to_html,
     matrix_to_text,
     safe_html,
     text_to_html,
     trim,
-    unflow,
 )
 from bridge.text.plain import decode, decode_words
+from plugins.mail.quotes import fold, fold_html, unflow
 
 SHOWN = "p br strong em u del code pre a ul ol li h1 h2 h3 h4 blockquote sup sub table thead tbody tr th td"
 ALLOWED = set(SHOWN.split())
@@ -154,7 +152,7 @@ def test_what_is_no_encoded_word_stays() -> None:
 
 def test_the_quote_of_a_rich_reply_never_leaves() -> None:
     html = "<mx-reply><blockquote>internal <b>words</b></blockquote></mx-reply>Hello"
-    assert matrix_to_mail_html(html) == "Hello"
+    assert matrix_to_html(html) == "Hello"
     assert matrix_to_text("> <@alice:example.org> internal\n> words\n\nHello", is_reply=True) == "Hello"
 
 
@@ -167,7 +165,7 @@ def test_the_quote_of_a_rich_reply_never_leaves() -> None:
     ],
 )
 def test_a_broken_quote_of_a_rich_reply_never_leaves(html: str) -> None:
-    assert matrix_to_mail_html(html) == "Hello"
+    assert matrix_to_html(html) == "Hello"
 
 
 def test_a_quote_that_the_employee_typed_stays() -> None:
@@ -176,14 +174,14 @@ def test_a_quote_that_the_employee_typed_stays() -> None:
 
 def test_a_mention_leaves_as_a_name() -> None:
     html = 'Ask <a href="https://matrix.to/#/@alice:example.org">Alice</a>'
-    assert matrix_to_mail_html(html) == "Ask Alice"
+    assert matrix_to_html(html) == "Ask Alice"
     assert matrix_to_text("Ask [Alice](https://matrix.to/#/@alice:example.org)") == "Ask Alice"
     assert matrix_to_text("Ask @alice:example.org", html) == "Ask Alice"
 
 
 def test_a_mention_without_a_name_leaves_without_the_server() -> None:
     html = '<a href="https://matrix.to/#/%40alice%3Aexample.org">@alice:example.org</a>'
-    assert matrix_to_mail_html(html) == "alice"
+    assert matrix_to_html(html) == "alice"
 
 
 @pytest.mark.parametrize(
@@ -196,7 +194,7 @@ def test_a_mention_without_a_name_leaves_without_the_server() -> None:
     ],
 )
 def test_no_address_inside_the_homeserver_leaves(address: str) -> None:
-    assert matrix_to_mail_html(f'see <a href="{address}">here</a>, {address}') == "see here,"
+    assert matrix_to_html(f'see <a href="{address}">here</a>, {address}') == "see here,"
     assert matrix_to_text(f"see {address} now") == "see  now"
 
 
@@ -205,7 +203,7 @@ def test_marks_of_matrix_clients_are_gone_and_the_text_stays() -> None:
         '<font color="#f00" data-mx-color="#f00">red</font> <span data-mx-spoiler="why">hidden</span> '
         '<img src="mxc://example.org/a" data-mx-emoticon alt=":cat:">'
     )
-    assert matrix_to_mail_html(html) == "red hidden :cat:"
+    assert matrix_to_html(html) == "red hidden :cat:"
 
 
 # Foreign HTML
@@ -299,7 +297,7 @@ def test_no_html_breaks_any_reader_of_it(html: str) -> None:
     folded, lines = fold_html(html)
     assert html.startswith(folded)
     assert (lines == 0) == (folded == html)
-    assert "<mx-reply" not in matrix_to_mail_html(html)
+    assert "<mx-reply" not in matrix_to_html(html)
 
 
 @pytest.mark.parametrize(

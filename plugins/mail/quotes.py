@@ -1,4 +1,4 @@
-"""Quoted text at the end of a mail, plain or HTML: where it begins, and the mail without it."""
+"""What a mail quotes at its end, plain or HTML: where it begins, and the mail without it; flowed text joined."""
 
 from __future__ import annotations
 
@@ -229,3 +229,18 @@ def _with_attribution(tokens: list[Token], at: int) -> int:
             if len(said) == 6:
                 break
     return at
+
+
+def unflow(text: str, delsp: bool = False) -> str:
+    """Text of `format=flowed` with its paragraphs on one line each (RFC 3676 4.1, 4.2); quote marks stay."""
+    paragraphs: list[tuple[int, list[str]]] = []
+    flowing = False
+    for line in text.split("\n"):
+        content = line.lstrip(">")
+        depth = len(line) - len(content)
+        content = content.removeprefix(" ")
+        if not (flowing and paragraphs[-1][0] == depth):
+            paragraphs.append((depth, []))
+        flowing = content.endswith(" ") and content != "-- "  # a signature's separator never flows
+        paragraphs[-1][1].append(content[:-1] if flowing and delsp else content)
+    return "\n".join((">" * depth + " " if depth else "") + "".join(parts) for depth, parts in paragraphs)
