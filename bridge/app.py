@@ -25,7 +25,7 @@ from bridge.matrix.fetch import Fetch
 from bridge.matrix.ghosts import Ghosts
 from bridge.matrix.rooms import Rooms
 from bridge.matrix.wire import Wire
-from bridge.model import Deferred, Delivery, RoomEvent, Unavailable
+from bridge.model import Deferred, Delivery, Envelope, RoomEvent, Unavailable
 from bridge.polling import Poller
 from bridge.port import BridgePort
 from bridge.queue import Line, Queue
@@ -219,7 +219,7 @@ class Bridge:
     def _keep(self, tx: Tx, event: RoomEvent, reason: str) -> None:
         """An event that we fail to understand is kept as a dead letter: nothing is lost, and it can be replayed."""
         if tx.conversations.first_time(event.id):
-            uid = tx.queue.keep_event(payload.dump(event), reason)
+            uid = tx.queue.keep_unknown("event", payload.dump(event), reason)
             body = self.say("event-failed", room=self.places.name(event.room), reason=reason, uid=uid)
             self.places.tell_operators(tx, body)
 
@@ -272,6 +272,9 @@ class Bridge:
             if row.kind == "event":
                 tx.queue.drop(uid)
                 self.hearing.understand(tx, payload.load(RoomEvent, row.payload))
+            elif row.kind == "envelope":
+                tx.queue.drop(uid)
+                self.hub.accept(tx, payload.load(Envelope, row.payload))
             else:
                 self.acts.replay(tx, row)
             return True

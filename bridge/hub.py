@@ -41,6 +41,14 @@ class Hub:
             with contextlib.suppress(Rejected):
                 self.accept(tx, envelope)
 
+    def keep_aside(self, tx: Tx, envelope: Envelope, reason: str) -> None:
+        """An envelope that we fail to understand is kept as a dead letter: nothing is lost, and it can be replayed."""
+        for file in (*envelope.files, *filter(None, [envelope.original])):
+            tx.keep(file)
+        uid = tx.queue.keep_unknown("envelope", payload.dump(envelope), reason)
+        body = self._say("envelope-failed", connector=envelope.connector, reason=reason, uid=uid)
+        self._places.tell_operators(tx, body)
+
     def accept(self, tx: Tx, envelope: Envelope) -> None:
         """Write an envelope down and what is to be shown of it. Raises `Rejected` when no room takes it."""
         rooms = self._rooms(tx, envelope)

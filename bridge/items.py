@@ -27,12 +27,14 @@ class Items:
 
     # --- how they stand
 
-    def stands(self, tx: Tx, item: int, card: Card, when: float) -> str:
+    def stands(self, tx: Tx, item: int, card: Card, when: float = 0.0) -> str:
         """Note how an item stands; returns what is different from before, in one line, "" when nothing is.
 
-        What is older than what we know (events may come in any order) changes nothing.
+        What is older than what we know (events may come in any order) changes nothing. `when` is by the tool's clock;
+        0.0: this is how it stands now, and our own clock is not to be compared with the tool's.
         """
         text, since = tx.conversations.stands(item)
+        when = when or since
         if when < since:
             return ""
         tx.conversations.stood(item, card.title, payload.dump(card), when)
@@ -74,7 +76,7 @@ class Items:
 
     def update(self, tx: Tx, conversation: Conversation, item: int, card: Card) -> None:
         """How it stands after something of ours: nobody needs to be told what that changed."""
-        self.stands(tx, item, card, time.time())
+        self.stands(tx, item, card)
         self.show(tx, conversation, item)
 
     def changed(self, tx: Tx, alter: Alter, conversation: Conversation, card: Card) -> None:

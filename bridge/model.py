@@ -91,7 +91,7 @@ class Envelope:
     key: str  # the other side's own identity of this message, for deduplication
     id: str  # how later messages will refer to it
     author: Author
-    when: float  # seconds since the epoch
+    when: float  # seconds since the epoch, by the tool's clock; when it was asked, if the tool does not say
     title: str = ""
     topic: str = ""  # the title without what marks it as an answer: what a conversation is called; "": the title
     text: str = ""

@@ -102,7 +102,7 @@ class Outward:
             after = replace(after, text=now.text, html=now.html, files=files, parts=parts)
         after = leaving(after)
         self.check(after)
-        if not after.text and after.files and self._joined(tx, delivery, after):
+        if not after.text and not after.history and after.files and self._joined(tx, delivery, after):
             return None
         tx.queue.amend(uid, payload.dump(after))
         return after
@@ -114,7 +114,7 @@ class Outward:
             words = payload.load(Draft, other.payload)
             parts = (*words.parts, *draft.parts, draft.source, draft.trigger)
             joined = replace(words, files=(*words.files, *draft.files), parts=parts)
-            same = (words.author, words.recipients) == (draft.author, draft.recipients)
+            same = (words.author, words.item, words.recipients) == (draft.author, draft.item, draft.recipients)
             if other.uid != delivery.uid and same and self._allows(joined):
                 tx.queue.amend(other.uid, payload.dump(joined))
                 tx.queue.move(other.uid, "asked")  # nobody has seen yet what leaves now: no hold runs

@@ -7,7 +7,7 @@ from typing import Any, TypeVar
 
 from pydantic import TypeAdapter
 
-from bridge.model import Author, Card, Change, Draft, File, Recipients, RoomEvent
+from bridge.model import Author, Card, Change, Draft, Envelope, File, Recipients, RoomEvent
 
 T = TypeVar("T")
 
@@ -134,6 +134,7 @@ KINDS: dict[str, type[Any]] = {
     "draft": Draft,
     "recipients": Recipients,
     "event": RoomEvent,
+    "envelope": Envelope,
 }
 _names = {kind: name for name, kind in KINDS.items()}
 _adapters = {name: TypeAdapter(kind) for name, kind in KINDS.items()}
@@ -164,4 +165,9 @@ def load_file(text: str) -> File:
     return _file.validate_json(text)
 
 
-_WITHOUT_DATA: dict[type, Any] = {Post: {"file": {"data"}}, Draft: {"files": {"__all__": {"data"}}}}
+_FILES = {"files": {"__all__": {"data"}}}
+_WITHOUT_DATA: dict[type, Any] = {
+    Post: {"file": {"data"}},
+    Draft: _FILES,
+    Envelope: {**_FILES, "original": {"data"}},
+}

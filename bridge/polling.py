@@ -5,15 +5,17 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable
+from dataclasses import replace
 
 from bridge.connector import Connector
 from bridge.hub import Hub
-from bridge.model import Deferred, Rejected, Unavailable, Unconfirmed
-from bridge.store import Error, Store, passes
+from bridge.model import Deferred, Page, Rejected, Unavailable, Unconfirmed
+from bridge.store import Store, passes
 
 log = logging.getLogger(__name__)
 
 LONGEST = 300.0  # seconds between two polls of a tool that does not answer
+OURS = 2.0  # seconds until what we could not write down is asked for again
 HICCUPS = 2  # polls in a row that may fail before people are told
 
 
@@ -33,27 +35,49 @@ class Poller:
     async def run(self) -> None:
         """Poll; a tool that is down is named once, and asked less and less often."""
         while True:
-            try:
-                more = await self._once()
-            except (Unavailable, Unconfirmed, Deferred, Rejected, OSError, TimeoutError) as error:
-                await asyncio.sleep(await self._failed(error))
-            except Error as error:
-                if not passes(error):
-                    raise
-                log.error("what %s said cannot be written down yet: %s", self._connector.name, error)
-                await asyncio.sleep(1)
-            else:
-                await self._answered()
-                await asyncio.sleep(0 if more else self._connector.every)
+            if not self._connector.port.scopes():  # no room wants anything of it: it begins when one does
+                await asyncio.sleep(self._connector.every)
+                continue
+            cursor = await self._store.transact(lambda tx: tx.conversations.cursor(self._connector.name))
+            page = await self._asked(cursor)
+            if page is not None and await self._written_down(page, cursor):
+                await asyncio.sleep(0 if page.more else self._connector.every)
 
-    async def _once(self) -> bool:
-        """One page; whether there is more now."""
-        name = self._connector.name
-        cursor = await self._store.transact(lambda tx: tx.conversations.cursor(name))
-        page = await self._connector.poll(cursor)
-        if page.envelopes or page.cursor != cursor:
-            await self._store.transact(self._hub.accept_page, name, page)
-        return page.more
+    async def _written_down(self, page: Page, cursor: str) -> bool:
+        """False, after a while, when it must be asked for again: a room is not known yet, the disk is full."""
+        if not page.envelopes and page.cursor == cursor:
+            return True
+        try:
+            await self._store.transact(self._hub.accept_page, self._connector.name, page)
+        except Exception as error:  # an envelope may be of a kind nobody foresaw: it must not stop those after it
+            log.exception("what %s said cannot be written down", self._connector.name)
+            if isinstance(error, Unavailable) or passes(error):
+                await asyncio.sleep(OURS)
+                return False
+            await self._one_by_one(page)
+        return True
+
+    async def _one_by_one(self, page: Page) -> None:
+        """What cannot be understood is kept as a dead letter."""
+        for envelope in page.envelopes:
+            try:
+                await self._store.transact(self._hub.accept_all, [envelope])
+            except Exception as error:
+                if isinstance(error, Unavailable) or passes(error):
+                    raise
+                log.exception("an envelope of %s could not be understood", self._connector.name)
+                await self._store.transact(self._hub.keep_aside, envelope, repr(error))
+        await self._store.transact(self._hub.accept_page, self._connector.name, replace(page, envelopes=()))
+
+    async def _asked(self, cursor: str) -> Page | None:
+        """A page; None, after a while, when the tool does not answer."""
+        try:
+            page = await self._connector.poll(cursor)
+        except (Unavailable, Unconfirmed, Deferred, Rejected, OSError, TimeoutError) as error:
+            await asyncio.sleep(await self._failed(error))
+            return None
+        await self._answered()
+        return page
 
     async def _failed(self, error: Exception) -> float:
         """How long to wait now."""

@@ -282,6 +282,10 @@ CATALOGUE: dict[str, tuple[str, str]] = {
         "⚠️ An event in {room} could not be understood and is kept: {reason} (passerelle dead-letters show {uid})",
         "⚠️ Un événement dans {room} n'a pu être compris et est conservé : {reason} (dead-letters show {uid})",
     ),
+    "envelope-failed": (
+        "⚠️ Something from {connector} could not be understood and is kept: {reason} (dead-letters show {uid})",
+        "⚠️ Un message de {connector} n'a pu être compris et est conservé : {reason} (dead-letters show {uid})",
+    ),
     # help
     "help": ("In a thread:", "Dans un fil :"),
     "help-reply": (

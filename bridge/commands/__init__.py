@@ -136,6 +136,8 @@ class Commands:
 def _changed(draft: Draft, event: RoomEvent, command: Command | None) -> Draft | None:
     """The draft as an edit of its source makes it; None when nothing is to leave any more, or something else."""
     draft = replace(draft, parts=(*draft.parts, event.id))
+    if draft.history and draft.trigger != draft.source:  # somebody's message, whole: read yet, or still to be read
+        return None if draft.transcript else draft
     if draft.trigger == draft.source:  # a command
         kept = command is not None and command.name == "reply" and command.rest
         return replace(draft, text=command.rest, html=command.html) if command and kept else None

@@ -136,7 +136,8 @@ class Starts:
         scope: str, request: Request,
     ) -> None:  # fmt: skip
         """Of the text that follows, else of the message it answers, else of the thread."""
-        history = None if command.following else self._about(event, conversation, request)
+        wanted = request.history or not command.following
+        history = self._about(event, conversation, request) if wanted else None
         if not command.following and history is None:
             raise Refusal(self._say("make-usage", command=command.name))
         conversation = conversation or thread_of(tx, event, request.title, self._say)
@@ -149,7 +150,7 @@ class Starts:
         self._ask(tx, draft, conversation)
 
     def _about(self, event: RoomEvent, conversation: Conversation | None, request: Request) -> History | None:
-        if event.answers:
+        if event.answers and not request.history:
             return History(only=event.answers, files=True)
         root = conversation.root if conversation else event.thread
         last = int(request.history.removeprefix("thread") or 0)

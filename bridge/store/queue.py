@@ -182,13 +182,13 @@ class QueueTable:
         )
         return uid
 
-    def keep_event(self, text: str, error: str) -> str:
-        """An event that could not be understood, as a dead letter; returns its uid."""
+    def keep_unknown(self, kind: str, text: str, error: str) -> str:
+        """An event or envelope that could not be understood, as a dead letter; returns its uid."""
         uid = new_uid()
         self._db.execute(
             "INSERT INTO queue (uid, lane, destination, kind, payload, state, created, error)"
-            " VALUES (?, 'hub', 'hub', 'event', ?, 'dead', ?, ?)",
-            (uid, text, time.time(), error),
+            " VALUES (?, 'hub', 'hub', ?, ?, 'dead', ?, ?)",
+            (uid, kind, text, time.time(), error),
         )
         return uid
 
