@@ -1,4 +1,4 @@
-"""The configuration: one YAML file, secrets from the environment, frozen models, every problem told at once."""
+"""The configuration: one YAML file, secrets from the environment or files, frozen models, every problem at once."""
 
 from __future__ import annotations
 
@@ -161,7 +161,8 @@ def load(
 ) -> tuple[Config, dict[str, tuple[type[Connector], Any]]]:
     """Read the file; returns the configuration and, by connector name, its plugin class and validated config.
 
-    `${NAME}` in a value is replaced from the environment. Raises `ConfigError` with every problem found.
+    `${NAME}` in a value is replaced from the environment, `${file:/path}` by the first line of that file. Raises
+    `ConfigError` with every problem found.
     """
     problems: list[str] = []
     try:
@@ -221,8 +222,27 @@ def _filled(value: Any, environment: dict[str, str], problems: list[str]) -> Any
         return value
 
     def fill(match: re.Match[str]) -> str:
-        if match[1] not in environment:
-            problems.append(f"${{{match[1]}}}: this environment variable is not set")
-        return environment.get(match[1], "")
+        if match[1]:
+            return _first_line(Path(match[1]), problems)
+        if match[2] not in environment:
+            problems.append(f"${{{match[2]}}}: this environment variable is not set")
+        return environment.get(match[2], "")
 
-    return re.sub(r"\$\{(\w+)\}", fill, value)
+    return re.sub(r"\$\{(?:file:([^{}]+)|(\w+))\}", fill, value)
+
+
+def _first_line(path: Path, problems: list[str]) -> str:
+    """What a secret's file holds; when it cannot be used that is a problem, told without its content."""
+    line, why = "", "its first line is empty"
+    try:
+        if path.is_absolute():
+            line = path.read_text(encoding="utf-8").partition("\n")[0].strip()
+        else:
+            why = "must be an absolute path"
+    except OSError as error:
+        why = error.strerror or type(error).__name__
+    except ValueError:
+        why = "it is not text in UTF-8"
+    if not line:
+        problems.append(f"${{file:{path}}}: {why}")
+    return line

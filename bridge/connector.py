@@ -8,18 +8,21 @@ plugin from the first line; `bridge.testing` has the tests that every plugin pas
 from __future__ import annotations
 
 import asyncio
+import hmac
 import json
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar, Protocol
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, Field, SecretStr
 
 from bridge.model import (
+    Address,
     Answered,
     Card,
     Change,
+    Deferred,
     Delivery,
     Draft,
     Envelope,
@@ -38,6 +41,20 @@ class ConnectorConfig(BaseModel):
     """Base of every plugin's configuration: unknown keys are errors, values never change."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class ServerConfig(ConnectorConfig):
+    """Base for tools that are reached over HTTP with a login, and asked now and then."""
+
+    url: str = Field(pattern=r"^https?://[^\s?#@]+$", description="Address of the tool, as the bridge reaches it")
+    username: str = Field(pattern=r"^[^:\s]+$", description="The bridge's own account in the tool")
+    password: SecretStr = Field(description="Its password; better kept out of the file as ${NAME} or ${file:/path}")
+    every: float = Field(30, ge=1, description="Seconds between two looks for what is new")
+
+    @property
+    def login(self) -> tuple[str, str]:
+        """For `Port.http`."""
+        return self.username, self.password.get_secret_value()
 
 
 class Spool(Protocol):
@@ -66,6 +83,14 @@ class Reply:
     status: int
     headers: Mapping[str, str]
     body: bytes
+
+    @property
+    def reason(self) -> str:
+        """The tool's own words for a refusal, on one line and cut to 500 characters; "" when it has none."""
+        try:
+            return " ".join(reason_in(json.loads(self.body)).split())[:500]
+        except (ValueError, RecursionError):
+            return ""
 
     def json(self) -> Any:
         """The body as JSON. Raises `Unavailable` when it is none: then it is not the tool that speaks."""
@@ -134,6 +159,7 @@ class Connector:
     usage: ClassVar[str] = ""  # what to type after that word, for help: "address Subject"
     reaction: ClassVar[str] = ""  # an emoji on a message that means the same for that message
     words: ClassVar[Mapping[str, str]] = {}  # words after "!" that change an item, and what to type after each
+    scope: str = ""  # of a tool that has only one
     every: float = 30.0  # seconds between two polls
 
     def __init__(self, name: str, config: Any, port: Port) -> None:
@@ -142,8 +168,8 @@ class Connector:
         self.port = port
 
     def scopes(self) -> Sequence[str]:
-        """The scopes that configuration declares and that a room may be mapped to."""
-        return ()
+        """The scopes that configuration declares and that a room may be mapped to; by default `scope` alone."""
+        return (self.scope,) if self.scope else ()
 
     # --- what comes in
 
@@ -205,21 +231,74 @@ class Connector:
         """Make a new item of the draft, once: as `send`. `Sent.card` names it, where the tool has names for items."""
         raise Rejected(f"{self.name} cannot make anything new")
 
+    async def read(self, ask: Callable[[], Awaitable[str]], where: str) -> tuple[str, str]:
+        """A text that the tool may fail to give; and why it does, for `Envelope.problem`, with the address for people.
+
+        Asked twice: what passes is no problem of that text.
+        """
+        for pause in (1.0, 0.0):
+            try:
+                return await ask(), ""
+            except (Rejected, Deferred) as error:
+                problem = f"its text could not be read: {error} ({where})"
+            await asyncio.sleep(pause)
+        return "", problem
+
+    async def collect(self, http: Http, wanted: Iterable[tuple[str, str, str, str]]) -> tuple[tuple[File, ...], str]:
+        """Files of a message, each (path, name, type, address for people); and which of them cannot be had, and where
+        they are, for `Envelope.problem`.
+        """
+        files, problems = [], []
+        for path, name, type_, where in wanted:
+            try:
+                files.append(await http.download(path, name, type_ or "application/octet-stream"))
+            except (Rejected, Deferred) as error:
+                problems.append(f"{name}: {error} ({where})")
+        return tuple(files), "; ".join(problems)
+
     def audience(self, scope: str, item: str, answered: Answered | None) -> Recipients:
-        """Who receives a message to that item, answering that one if any. Pure; `Rejected` when nobody would."""
-        raise Rejected(f"{self.name} cannot answer messages")
+        """Who receives a message to that item, answering that one if any. Pure; `Rejected` when nobody would.
+
+        By default the item itself, as soon as the tool has a name for it.
+        """
+        if not self.match(item):
+            raise Rejected(f"it is not made yet in {self.name}: wait until it has a name there")
+        return Recipients((Address(item, self.name),))
 
     def title(self, title: str) -> str:
         """What an answer to something of that title is called, as its preview shows it. Pure."""
         return ""
 
     def recipients(self, words: Sequence[str]) -> Recipients:
-        """Who is meant by the words typed after `command`: recipients if `addressed`, else where it is made. Pure.
+        """Who is meant by the words typed after `command`. Pure; `Rejected` saying which word is no recipient.
 
-        Raises `Rejected` saying which word is no recipient.
+        By default, and where people name none (`addressed` is False), the tool itself.
         """
-        raise Rejected(f"{self.name} takes no recipients")
+        if words:
+            raise Rejected(f"{self.name} takes no recipients")
+        return Recipients((Address(self.name),))
+
+    def mark(self, uid: str) -> str:
+        """A word that only this bridge can write, [a-z2-7.] only, by which a delivery is known again in the tool."""
+        return f"passerelle.{uid}.{self.port.sign(uid)}"
+
+    def is_mark(self, text: str) -> bool:
+        """Whether `text` is a mark of ours: what bears it is an echo."""
+        ours = self.mark(text.partition(".")[2].partition(".")[0])
+        return hmac.compare_digest(text.encode(errors="replace"), ours.encode(errors="replace"))
 
     async def check(self) -> list[Finding]:
         """What `doctor` asks: reachable, credentials, rights, clock."""
         return []
+
+
+_WHY = ("error", "errors", "msg", "message", "info", "detail")  # where tools put their reason in JSON
+
+
+def reason_in(found: Any, depth: int = 4) -> str:
+    """The reason in a JSON document: {"error": {"msg": …}}, {"errors": […]}, {"message": …} …; "" without one."""
+    if isinstance(found, list) and depth:
+        return "; ".join(filter(None, (reason_in(part, depth - 1) for part in found[:10])))
+    if isinstance(found, dict) and depth:
+        return next(filter(None, (reason_in(found.get(key), depth - 1) for key in _WHY)), "")
+    return found if isinstance(found, str) else ""

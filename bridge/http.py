@@ -23,7 +23,7 @@ from urllib.parse import quote, unquote, urldefrag, urlencode, urljoin, urlsplit
 import aiohttp
 from yarl import URL
 
-from bridge.connector import Reply, Spool
+from bridge.connector import Reply, Spool, reason_in
 from bridge.model import Deferred, File, Rejected, Unavailable, Unconfirmed
 from bridge.text.html import stripped
 from bridge.text.plain import decode, one_line, spoken
@@ -35,7 +35,6 @@ REDIRECTS = 5
 PAUSES = (0.2, 1.0)  # seconds before a safe request is repeated
 _SAFE = {"GET", "HEAD"}
 _TROUBLE = {401, 403, 408, 429, 502, 503, 504}
-_WHY = ("error", "errors", "msg", "message", "info", "detail")  # where tools put their reason in JSON
 _OURS = {"connection", "content-length", "expect", "host", "te", "trailer", "transfer-encoding", "upgrade"}
 _PRINTABLE = "".join(map(chr, range(0x21, 0x7F)))
 _CONTROL = re.compile(r"[\x00-\x08\x0a-\x1f\x7f\ud800-\udfff]")
@@ -219,7 +218,7 @@ class ToolHttp:
         text = decode(start, answer.charset or "utf-8")
         told = ""
         with contextlib.suppress(ValueError, RecursionError):
-            told = _told(loads(text))
+            told = reason_in(loads(text))
         told = one_line(told or (stripped(text) if answer.content_type.startswith("text/") else ""))
         query = ask.url.raw_query_string
         for secret in filter(None, (*self._secrets, query, unquote(query))):
@@ -334,15 +333,6 @@ async def _start(answer: aiohttp.ClientResponse, limit: int) -> bytes:
         if len(start) > limit:
             break
     return bytes(start)
-
-
-def _told(found: Any, depth: int = 4) -> str:
-    """The reason in a JSON document: {"error": {"msg": …}} (Roundup), {"errors": […]} (Redmine), {"message": …} …"""
-    if isinstance(found, list) and depth:
-        return "; ".join(filter(None, (_told(part, depth - 1) for part in found[:10])))
-    if isinstance(found, dict) and depth:
-        return next(filter(None, (_told(found.get(key), depth - 1) for key in _WHY)), "")
-    return found if isinstance(found, str) else ""
 
 
 def retry_after(value: str) -> float | None:

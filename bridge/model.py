@@ -30,6 +30,9 @@ class Unconfirmed(Exception):
     """No clear answer came: the other side may have taken it or not. It is tried again, recognisable as the same."""
 
 
+FAILURES = (Rejected, Deferred, Unavailable, Unconfirmed)
+
+
 @dataclass(frozen=True, slots=True)
 class Author:
     """A person on the other side: an account in a realm (the tool, or "mail" for an address everywhere the same)."""
@@ -204,6 +207,19 @@ class Draft:
     reached: tuple[Address, ...] = ()  # those who have it already
     pending: tuple[Address, ...] = ()  # when some have it already: those still to be reached
 
+    @property
+    def whole(self) -> bool:
+        """Whether it takes a message as it stands, whoever wrote it: that can be answered and sent as before."""
+        return self.history is not None and self.history.only == self.source
+
+    @property
+    def plain(self) -> str:
+        """All that it says, as plain text; who says it, too, where the tool does not know that by the account."""
+        who = "" if self.account else f"{self.author_name or self.author}:"
+        words = [each for each in (self.text.strip(), self.transcript.strip()) if each]
+        named = [", ".join(file.name for file in self.files)] if not words else []
+        return "\n\n".join(filter(None, (who, *words, *named, self.link)))
+
 
 @dataclass(frozen=True, slots=True)
 class Sent:
@@ -218,7 +234,10 @@ class Sent:
 
 @dataclass(frozen=True, slots=True)
 class Change:
-    """What an employee wants changed of an item: one of the connector's `words`, and what was typed after it."""
+    """What an employee wants changed of an item: one of the connector's `words`, and what was typed after it.
+
+    Instead of "me" the value is the employee's account in the tool.
+    """
 
     item: str
     word: str

@@ -1,7 +1,8 @@
 """The demo: a company's day on a real homeserver, played by `python -m tests.demo` and checked as it goes.
 
-stage.py       what runs: homeserver, bridge, the world outside; accounts, a space, rooms
-transcript.py  what is printed: who said what where, and what left the company
+stage.py       what runs: homeserver, tracker, bridge, the world outside; accounts, a space, rooms
+tracker.py     the tracker's people, and how the bridge is told of it
+transcript.py  what is printed: who said what where, what left the company, what the tracker has
 checks.py      what must be true, counted
 play.py        what the scenes need to say, see and check
 scenes/        the story, one function a scene; STORY is their order

@@ -50,7 +50,7 @@ async def _play(once: bool) -> int:
     from tests.demo.transcript import Printer
 
     printer = Printer()
-    printer.line("Passerelle: mail and chat are one conversation", "bold")
+    printer.line("Passerelle: mail, tickets and chat are one conversation", "bold")
     try:
         async with stage.opened(printer, STORY_HOLD, fixed_ports=not once) as opened:
             play = Play(opened, Checks(printer))
@@ -64,7 +64,9 @@ async def _play(once: bool) -> int:
     if not once:
         print(STOPPED, flush=True)
     if play.checks.failures:
-        printer.line(f"The logs are in {stage.FOLDER}: bridge/passerelle.log, synapse/synapse.log, demo.log")
+        printer.line(
+            f"The logs are in {stage.FOLDER}: bridge/passerelle.log, synapse/synapse.log, roundup/roundup.log, demo.log"
+        )
     return 1 if play.checks.failures else 0
 
 

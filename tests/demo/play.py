@@ -16,11 +16,14 @@ from typing import Any
 from bridge.texts import Texts
 from tests.demo.checks import Checks, SceneEnded
 from tests.demo.stage import BOT, SERVER, Stage
+from tests.demo.tracker import Tracker
 from tests.peers.employee import Employee, body, relation
+from tests.peers.roundup import Issue
 from tests.peers.world import Mail, letter, post
 
 Event = dict[str, Any]
 Look = Callable[[Event], Any]
+NOW = "."  # as Roundup has it
 PATIENCE = 20  # seconds an employee waits for something to appear
 ALLOWANCE = 0.5  # seconds beyond a hold in which a mail that must not leave would have left
 
@@ -44,6 +47,9 @@ class Play:
     say: Texts = field(default_factory=lambda: Texts("en"))
     secrets: list[str] = field(default_factory=list)  # words said inside that must not leave
     expected: list[str] = field(default_factory=list)  # to whom each mail went, in order
+    written: list[str] = field(default_factory=list)  # words of each message that must be in the tracker
+    shared: list[str] = field(default_factory=list)  # words said inside that went into a ticket on purpose
+    known_issues: list[str] = field(default_factory=list)
     seen_mails: int = 0
     _memory: dict[str, Any] = field(default_factory=dict)
 
@@ -60,6 +66,10 @@ class Play:
     @property
     def carol(self) -> Employee:
         return self.stage.people["carol"]
+
+    @property
+    def tracker(self) -> Tracker:
+        return self.stage.tracker
 
     def room(self, name: str) -> str:
         return self.stage.rooms[name]
@@ -120,6 +130,39 @@ class Play:
         fits: Look = lambda each: relation(each).get("event_id") == asked.preview and words in body(each)  # noqa: E731
         return await self.see(who, asked.room, fits, fact)
 
+    # --- in the tracker
+
+    async def opens(self, user: str, title: str, text: str) -> str:
+        """Somebody makes an issue in Roundup; returns its number."""
+        self.stage.transcript.tracker(f"{self.tracker.people[user][0]} opens “{title}”", text)
+        self.written.append(text)
+        message = await self.tracker.write(text, user, date=NOW)
+        return await self.tracker.open(title, by=user, messages=[message])
+
+    async def comments(self, user: str, issue: str, text: str) -> None:
+        """Somebody writes on an issue in Roundup."""
+        self.stage.transcript.tracker(f"{self.tracker.people[user][0]} writes on issue{issue}", text)
+        self.written.append(text)
+        await self.tracker.comment(issue, text, by=user, date=NOW)
+
+    async def changes(self, user: str, issue: str, **fields: str) -> None:
+        """Somebody changes an issue in Roundup."""
+        said = ", ".join(f"{name}: {value}" for name, value in fields.items())
+        self.stage.transcript.tracker(f"{self.tracker.people[user][0]} changes issue{issue}", said)
+        await self.tracker.change(issue, user, **fields)
+
+    async def reads(self, issue: str) -> Issue:
+        """Ask Roundup how an issue stands, and show it with its last message."""
+        await self.quiet()
+        found = await self.tracker.read(issue)
+        last = found.messages[-1]
+        headers = {
+            "Title": found.title, "Status": found.status, "Priority": found.priority, "Assigned to": found.assignedto,
+            "Messages": f"{len(found.messages)}, the last by {last.author}",
+        }  # fmt: skip
+        self.stage.transcript.tracker(f"issue{issue} is now", last.content, headers.items())
+        return found
+
     # --- outside
 
     async def writes(self, message: EmailMessage, why: str = "", sender: str | None = None) -> EmailMessage:
@@ -158,7 +201,8 @@ class Play:
     async def accepted(self, who: Employee, asked: Asked, connector: str = "mail") -> None:
         """What an author sees once it has left."""
         said = self.say("preview-sent", connector=connector, to="").rstrip(" .")
-        await self.reworded(who, asked, said, "its preview says that the mail server took it")
+        taker = "the mail server" if connector == "mail" else "Roundup"
+        await self.reworded(who, asked, said, f"its preview says that {taker} took it")
         await self.marked(who, asked.room, asked.event, "✉️")
         await self.unmarked(who, asked.room, asked.event, "⏳")
 

@@ -1,4 +1,4 @@
-"""What runs in the demo: a real homeserver, the bridge beside it, a world outside; accounts, a space and rooms."""
+"""What runs in the demo: a real homeserver, a real tracker, the bridge, a world outside; accounts, a space, rooms."""
 
 from __future__ import annotations
 
@@ -17,6 +17,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from tests.demo.tracker import CONNECTOR, Tracker
 from tests.demo.transcript import Printer, Transcript, Watcher
 from tests.peers import ROOT, free_port
 from tests.peers.bridge import BridgeProcess, configuration, merged, write
@@ -27,16 +28,17 @@ from tests.peers.world import Mail, Sink
 FOLDER = ROOT / ".demo"
 SERVER = "company.example"
 BOT = f"@passerelle:{SERVER}"
-PASSWORD = "passerelle"  # of every account: nobody but this machine reaches the homeserver
+PASSWORD = "passerelle"  # of every account: nobody but this machine reaches the homeserver and the tracker
 PEOPLE = {"alice": "Alice Martin", "bob": "Bob Keller", "carol": "Carol Rossi"}
 ROOMS = {
-    "support": "What customers write to support@company.example",
+    "support": "What customers write to support@company.example, and issues in Roundup",
     "sales": "What customers and partners write to sales@company.example",
     "general": "Anything; nothing from outside comes here",
     "bridge-ops": "Where Passerelle tells of trouble",
 }
 MAILBOXES = {"support@company.example": "#support:company.example", "sales@company.example": "#sales:company.example"}
-PORTS = {"homeserver": 8008, "smtp": 2525, "sink": 2526, "bridge": 29400}
+ISSUES = {"connector": CONNECTOR, "scope": "issue", "room": "#support:company.example"}
+PORTS = {"homeserver": 8008, "tracker": 8917, "smtp": 2525, "sink": 2526, "bridge": 29400}
 
 
 class Busy(Exception):
@@ -64,6 +66,7 @@ class Stage:
     """Everything that runs, ready."""
 
     synapse: Synapse
+    tracker: Tracker
     bridge: BridgeProcess
     config: dict[str, Any]
     outbox: Outbox
@@ -107,6 +110,8 @@ def _made(printer: Printer, hold: float, ports: dict[str, int]) -> Stage:
     )
     synapse = Synapse(FOLDER / "synapse", registration, ports["homeserver"], SERVER)
     outbox = Outbox(ports["sink"], FOLDER / "outgoing")
+    people = {user: (name, f"{user}@{SERVER}") for user, name in PEOPLE.items()}
+    tracker = Tracker(FOLDER / "roundup", ports["tracker"], people, PASSWORD)
     config = configuration(
         synapse.url,
         registration,
@@ -118,19 +123,30 @@ def _made(printer: Printer, hold: float, ports: dict[str, int]) -> Stage:
         server_name=SERVER,
         overrides={"outward": {"hold": hold}, "management_room": f"#bridge-ops:{SERVER}"},
     )
+    config["connectors"][CONNECTOR] = tracker.connector()
+    config["mappings"].append(ISSUES)
     bridge = BridgeProcess(write(FOLDER / "bridge" / "passerelle.yaml", config), fresh=True)
     transcript = Transcript(printer)
     outbox.told = transcript.leaves
-    return Stage(synapse, bridge, config, outbox, ("127.0.0.1", ports["smtp"]), transcript, hold)
+    return Stage(synapse, tracker, bridge, config, outbox, ("127.0.0.1", ports["smtp"]), transcript, hold)
 
 
 async def _start_servers(printer: Printer, stage: Stage, stack: contextlib.AsyncExitStack) -> None:
     with printer.step(f"Synapse, a real homeserver, at {stage.synapse.url}"):
         stack.push_async_callback(stage.synapse.stop)
         await stage.synapse.start()
+    await _start_tracker(printer, stage.tracker, stack)
     with printer.step(f"the world outside: a mail server at 127.0.0.1:{stage.outbox.port}"):
         stage.outbox.folder.mkdir()
         await stack.enter_async_context(stage.outbox)
+
+
+async def _start_tracker(printer: Printer, tracker: Tracker, stack: contextlib.AsyncExitStack) -> None:
+    first = "" if tracker.made_before() else " (made for the first time)"
+    with printer.step(f"Roundup, a real issue tracker, at {tracker.url}{first}"):
+        stack.push_async_callback(tracker.stop)
+        await tracker.start()
+        await tracker.hire()
 
 
 async def _hire(printer: Printer, stage: Stage, stack: contextlib.AsyncExitStack) -> None:

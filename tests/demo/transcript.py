@@ -1,4 +1,4 @@
-"""The transcript: what an employee's client shows, and what crosses the company's border, as lines to read."""
+"""The transcript: what an employee's client shows, what crosses the company's border, what the tracker has."""
 
 from __future__ import annotations
 
@@ -22,6 +22,7 @@ STYLES = {"bold": "1", "dim": "2", "red": "31", "green": "32", "yellow": "33", "
 HEADERS = ("From", "Reply-To", "To", "Cc", "Subject", "Message-ID", "In-Reply-To", "References")
 IDS = {"Message-ID", "In-Reply-To", "References"}
 _LEAD = re.compile(r"[\s>]*")
+_STYLE = re.compile(r"\x1b\[[\d;]*m")
 MOST_LINES = 26  # of one message; the rest is counted
 
 
@@ -48,18 +49,24 @@ class Printer:
     def block(self, first: str, text: str, *styles: str, rest: str = "", most: int = MOST_LINES) -> None:
         """`first`, then the text beside it, its other lines indented by `rest` (default: as wide as `first`)."""
         rest = rest or " " * len(first)
-        lines = [part for line in text.splitlines() or [""] for part in self._wrapped(line, len(rest))]
+        begun = max(0, len(_STYLE.sub("", first)) - len(rest))  # what `first` takes of the first line
+        said = enumerate(text.splitlines() or [""])
+        lines = [part for place, line in said for part in self._wrapped(line, len(rest), 0 if place else begun)]
         if len(lines) > most:
             lines = [*lines[: most - 1], f"[… {len(lines) - most + 1} more lines]"]
         for place, line in enumerate(lines):
             print(f"{rest if place else first}{self.style(line, *styles)}".rstrip(), flush=True)
 
-    def _wrapped(self, line: str, indent: int) -> list[str]:
+    def _wrapped(self, line: str, indent: int, begun: int) -> list[str]:
         """The line in pieces that fit; a quote stays a quote."""
         lead = _LEAD.match(line)
         inner = lead[0] if lead else ""
         width = max(40, self._width - indent)
-        return textwrap.wrap(line[len(inner) :], width, initial_indent=inner, subsequent_indent=inner) or [line]
+        pieces = textwrap.wrap(
+            line[len(inner) :], width, initial_indent=" " * begun + inner, subsequent_indent=inner,
+            break_long_words=False, break_on_hyphens=False,
+        )  # fmt: skip
+        return [pieces[0][begun:], *pieces[1:]] if pieces else [line]
 
     @contextmanager
     def step(self, doing: str) -> Iterator[None]:
@@ -146,8 +153,9 @@ class Transcript:
         self._at(room, thread_of(self._known.get(original, {})))
         before = self._said.get(original, "").splitlines()
         new = [line for line in body(event).splitlines() if line not in before]
-        first = f"{self._margin}✎ {self.printer.style(self.name(event['sender']), 'bold')} changes a message: "
-        self.printer.block(first, "\n".join(new), "yellow", rest=f"{self._margin}  ")
+        who = self.printer.style(self.name(event["sender"]), "bold")
+        first = f"{self._margin}✎ {who} changes “{self._short(original)}”: "
+        self.printer.block(first, "\n".join(new) or "(nothing new)", "yellow", rest=f"{self._margin}  ")
 
     def _taken_back(self, room: str, redacted: str) -> None:
         event = self._known.get(redacted, {})
@@ -207,6 +215,14 @@ class Transcript:
         self.printer.block("      ┊ ", mail.text.strip(), rest="      ┊ ", most=24)
         for name, data in mail.files.items():
             self.printer.line(f"      📎 {name} ({len(data)} bytes)")
+
+    def tracker(self, what: str, text: str = "", headers: Iterable[tuple[str, str]] = ()) -> None:
+        """Somebody does something in the issue tracker, or it is read."""
+        self.left_place()
+        self.printer.line(f"\n  ◆ in Roundup, {what}", "bold", "green")
+        self._headers(headers)
+        if text:
+            self.printer.block("      ┊ ", text.strip(), rest="      ┊ ", most=24)
 
     def _headers(self, headers: Iterable[tuple[str, str]]) -> None:
         for name, value in headers:

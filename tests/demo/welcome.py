@@ -1,4 +1,4 @@
-"""What the demo says when the story is over: how to join, and how to write from outside."""
+"""What the demo says when the story is over: how to join, how to see the tracker, how to write from outside."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 
 from tests.demo.stage import PASSWORD, ROOMS, SERVER, Stage
+from tests.demo.tracker import TOM
 from tests.peers import ROOT
 
 TEXT = """
@@ -17,6 +18,12 @@ The demo stays up. What you do now appears here too. Ctrl-C stops everything.
     password     {password}
     rooms        {rooms}, in the space “Company”
     in a thread  !help, !reply text, 📤 on your own message; everything else stays inside
+
+  Open the tracker in a browser
+    Roundup      {tracker}
+    users        {trackers}
+    password     {password}
+    an issue is a thread in #support; !ticket in a thread, or 🎫 on any message there, makes one
 
   Write from outside
     {python} -m tests.demo.mail --to support@company.example --from you@outside.example --subject "Hello"
@@ -44,10 +51,12 @@ def welcome(stage: Stage) -> str:
         users="  ".join(person.mxid for person in stage.people.values()),
         password=PASSWORD,
         rooms="  ".join(f"#{name}:{SERVER}" for name in ROOMS),
+        tracker=stage.tracker.url,
+        trackers="  ".join(f"{user}{' (a customer)' if user == TOM else ''}" for user in stage.tracker.people),
         python=_short(Path(sys.executable)),
         smtp=f"{host}:{port}",
         outgoing=_short(stage.outbox.folder),
-        logs=f"{_short(stage.bridge.log)}  {_short(stage.synapse.folder / 'synapse.log')}",
+        logs="  ".join(map(_short, (stage.bridge.log, stage.synapse.folder / "synapse.log", stage.tracker.child.log))),
     )
 
 

@@ -215,6 +215,35 @@ def test_a_file_that_cannot_be_read_as_yaml_does_not_show_the_line_with_the_secr
     assert "line" in said[0]
 
 
+def test_a_secret_can_be_the_first_line_of_a_file(tmp_path: Path) -> None:
+    secret = tmp_path / "token"
+    secret.write_text("as-secret-4711\nanother line\n")
+    appservice = example()["appservice"] | {"as_token": f"${{file:{secret}}}", "hs_token": f"x${{file:{secret}}}y"}
+    config = loaded(tmp_path, example() | {"appservice": appservice})
+    assert config.appservice.as_token.get_secret_value() == "as-secret-4711"
+    assert config.appservice.hs_token.get_secret_value() == "xas-secret-4711y"
+
+
+@pytest.mark.parametrize(
+    ("content", "named", "why"),
+    [
+        (None, "{}", "No such file or directory"),
+        (b"\nas-secret-4711\n", "{}", "its first line is empty"),
+        (b"as-secret-4711\xff\n", "{}", "it is not text in UTF-8"),
+        (b"as-secret-4711\n", "token", "must be an absolute path"),
+    ],
+)
+def test_a_file_of_a_secret_that_cannot_be_used_is_named_without_its_content(
+    tmp_path: Path, content: bytes | None, named: str, why: str
+) -> None:
+    secret = tmp_path / "token"
+    if content is not None:
+        secret.write_bytes(content)
+    place = named.format(secret)
+    appservice = example()["appservice"] | {"as_token": f"${{file:{place}}}"}
+    assert problems(tmp_path, example() | {"appservice": appservice}) == [f"${{file:{place}}}: {why}"]
+
+
 def test_a_loaded_configuration_does_not_print_its_secrets() -> None:
     config, connectors = load(EXAMPLE, SECRETS)
     assert "secret-4711" not in repr(config) + repr(connectors) + str(config.model_dump())

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable
 
 from tests.demo.play import Play
-from tests.demo.scenes import border, sales, support, trouble
+from tests.demo.scenes import border, desk, sales, support, trouble
 
 Scene = Callable[[Play], Awaitable[None]]
 
@@ -23,6 +23,11 @@ STORY: tuple[Scene, ...] = (
     support.a_new_mail_pauses_a_reply,
     sales.a_chat_becomes_mail,
     sales.an_edit_during_the_hold,
+    desk.a_mail_becomes_a_ticket,
+    desk.roundup_answers,
+    desk.alice_answers_both,
+    desk.a_message_becomes_an_issue,
+    desk.a_customer_opens_an_issue,
     trouble.a_refusal_is_told,
     trouble.the_original_is_kept,
     trouble.a_bounce_is_pinned,

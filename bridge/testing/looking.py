@@ -1,0 +1,111 @@
+"""The tests of items, their changes, the self-check and the configuration."""
+
+from __future__ import annotations
+
+import pytest
+from pydantic import ValidationError
+
+from bridge.connector import ConnectorConfig
+from bridge.model import Card, Change, Deferred, Rejected, Unavailable, Unconfirmed
+from bridge.present import card as shown_card
+from bridge.testing import samples
+from bridge.testing.contract import Base, but, failure, needs, word
+from bridge.testing.office import Office
+
+
+class Looking(Base):
+    """Items are recognised and changed, and what an administrator needs is there."""
+
+    @needs("match", "fetch")
+    async def test_an_item_is_known_by_its_name_its_key_and_its_address(self, office: Office) -> None:
+        title = word()
+        item = await office.tool.open(title, word())
+        card = await office.connector.fetch(item)
+        assert (card.item, title in card.title) == (item, True)
+        known = {text: office.connector.match(text) for text in (item, card.key, card.url) if text}
+        assert known == dict.fromkeys(known, item)
+        strange = ["", "hello", "https://elsewhere.invalid/", f"{card.url}://[", "x" * 2000]
+        assert {text: office.connector.match(text) for text in strange} == dict.fromkeys(strange, "")
+
+    @needs("fetch")
+    async def test_an_item_that_does_not_exist_is_refused(self, office: Office) -> None:
+        item = await office.tool.open(word(), word())
+        error = await failure(office.connector.fetch(f"{item}999999"))
+        assert isinstance(error, Rejected), f"fetch must raise Rejected, not {error!r}"
+
+    @needs("fetch")
+    @but("cut")
+    async def test_looking_at_an_item_waits_out_trouble(self, office: Office, trouble: str) -> None:
+        item = await office.tool.open(word(), word())
+        await office.tool.hurt(trouble)
+        error = await failure(office.connector.fetch(item))
+        assert isinstance(error, Unavailable | Deferred), f"fetch must raise Unavailable, not {error!r}"
+
+    @needs("arrives", "fetch", "tool.change")
+    async def test_a_change_by_people_appears_on_the_card(self, office: Office) -> None:
+        item, _ = await self._begun(office)
+        await office.tool.change(item)
+        card = shown_card(await office.connector.fetch(item))[0]
+        await office.until(lambda: office.card() == card, f"the room shows {card}")
+
+    @needs("change", "fetch")
+    async def test_a_change_is_done_and_read_back_and_asking_twice_does_no_harm(self, office: Office) -> None:
+        item = await office.tool.open(word(), word())
+        assert set(office.tool.words) == set(self.plugin.words), "Tool.words has two values for each of the words"
+        for name, (one, other) in office.tool.words.items():
+            cards = [await self._changed(office, item, name, value) for value in (one, one, other)]
+            assert (cards[0] == cards[1], cards[0] == cards[2]) == (True, False)
+            assert await office.connector.fetch(item) == cards[2]
+
+    @needs("change")
+    async def test_a_change_that_makes_no_sense_is_refused(self, office: Office) -> None:
+        item = await office.tool.open(word(), word())
+        for name in office.tool.words:
+            error = await failure(self._changed(office, item, name, word()))
+            assert isinstance(error, Rejected), f"change must raise Rejected, not {error!r}"
+
+    @needs("change")
+    async def test_a_change_in_trouble_is_not_called_done(self, office: Office, trouble: str) -> None:
+        item = await office.tool.open(word(), word())
+        for name, (one, other) in office.tool.words.items():
+            await self._changed(office, item, name, one)
+            await office.tool.hurt(trouble)
+            error = await failure(self._changed(office, item, name, other))
+            meant = isinstance(error, Unavailable | Deferred | Unconfirmed)
+            assert meant, f"change must raise Unavailable or Unconfirmed, not {error!r}"
+            await office.tool.heal()
+            await self._changed(office, item, name, other)
+
+    # --- self-check and configuration
+
+    @needs("check")
+    async def test_the_self_check_is_content_when_all_is_well(self, office: Office) -> None:
+        findings = await office.connector.check()
+        assert findings
+        assert [each for each in findings if not each.ok] == []
+
+    @needs("check")
+    async def test_the_self_check_names_trouble_and_its_remedy(self, office: Office) -> None:
+        for trouble in office.tool.noticed:
+            await office.tool.hurt(trouble)
+            findings = await office.connector.check()
+            assert [each for each in findings if not each.ok and each.remedy], f"with {trouble}: {findings}"
+
+    async def test_every_configuration_key_has_a_description(self) -> None:
+        assert [key for key, field in samples.keys(self.plugin.Config) if not field.description] == []
+
+    async def test_every_configuration_key_is_explained_on_the_page(self) -> None:
+        page = samples.read(self.page)
+        assert [key for key, _ in samples.keys(self.plugin.Config) if not samples.names(page, key)] == []
+
+    async def test_an_unknown_configuration_key_is_an_error_and_no_secret_shows(self, office: Office) -> None:
+        assert issubclass(self.plugin.Config, ConnectorConfig)
+        settings = office.tool.config("http://127.0.0.1:1/")
+        with pytest.raises(ValidationError, match="no_such_key"):
+            self.plugin.Config.model_validate({**settings, "no_such_key": 1})
+        assert samples.open_secrets(self.plugin.Config) == [], "these must be of type SecretStr"
+
+    # --- what they share
+
+    async def _changed(self, office: Office, item: str, name: str, value: str) -> Card:
+        return await office.connector.change(Change(item, name, value, "", "Alice Martin"))
