@@ -14,6 +14,7 @@ import aiohttp
 from aiohttp import web
 
 from bridge import payload, store
+from bridge.arrivals import Arrivals
 from bridge.config import Config
 from bridge.connector import Connector
 from bridge.departures import ConnectorDestination
@@ -58,8 +59,9 @@ class Bridge:
         }
         rules.connect(self.connectors)
         self.acts, self.hearing = rules.acts, rules.hearing
+        self.arrivals = Arrivals(memory, self.hub)
         self.pollers = {
-            name: Poller(each, memory, self.hub, self._changed)
+            name: Poller(each, memory, self.arrivals, self._changed)
             for name, each in self.connectors.items()
             if type(each).poll is not Connector.poll
         }
@@ -154,7 +156,7 @@ class Bridge:
     async def _listening(self) -> AsyncIterator[None]:
         token = self.config.appservice.hs_token.get_secret_value()
         app = routes(token, self.config.appservice.max_body, self.heard, self.ghosts.knows, self.trouble)
-        hooks(app, self.connectors, lambda found: self.store.transact(self.hub.accept_all, found))
+        hooks(app, self.connectors, self.arrivals.take)
         public, private = (
             web.AppRunner(each, access_log=None, shutdown_timeout=SHUTDOWN) for each in (app, admin(self))
         )

@@ -123,6 +123,9 @@ class ConnectorDestination:
         """The author is told in the thread, operators in their room."""
         if delivery.kind == "draft":
             self._outward.gave_up(tx, delivery, reason)
+        else:
+            kinds: dict[str, type[Look | Alter]] = {"look": Look, "change": Alter}
+            self._refused(delivery, payload.load(kinds[delivery.kind], delivery.payload), reason)(tx)
         room = json.loads(delivery.payload)["room"]
         self._places.tell_dead_letter(tx, delivery, room, reason)
         return False

@@ -131,17 +131,18 @@ class Hearing:
 
     def located(self, tx: Tx, request: RoomEvent, event: RoomEvent) -> None:
         """The message that a request is on was written before its thread became a conversation, or begins one."""
-        conversation = tx.conversations.of_root(event.thread) if event.thread else None
+        conversation = tx.conversations.of_root(event.thread or event.id) or tx.conversations.of_event(event.id)
         if conversation is None and request.key != SEND and request.room == event.room:
             conversation = thread_of(tx, event, event.body[:80], self._say)
-        taken_back = not tx.conversations.first_time(_taken_back(request.id))
+        taken_back = tx.conversations.taken_back(request.id)
         if conversation is not None and conversation.room == request.room == event.room and not taken_back:
-            self._note(tx, conversation, event)
+            if tx.conversations.message_of_event(event.id) is None:
+                self._note(tx, conversation, event)
             self._commands.react(tx, request, conversation)
 
     def _redacted(self, tx: Tx, event: RoomEvent) -> None:
         """Taking back the words, or the request to send them, stops what has not left."""
-        tx.conversations.first_time(_taken_back(event.target))
+        tx.conversations.take_back(event.target)
         for delivery in _of_room(tx.queue.touched_by(event.target), event.room):
             self._outward.cancel(tx, delivery)
         for delivery in _containing(tx, event.target, event.room):
@@ -163,7 +164,3 @@ def _of_room(drafts: list[Delivery], room: str) -> list[Delivery]:
 def _containing(tx: Tx, part: str, room: str) -> list[Delivery]:
     """Drafts with words or files of that event, besides their own words."""
     return [each for each in _of_room(tx.queue.made_of(part), room) if part in payload.load(Draft, each.payload).parts]
-
-
-def _taken_back(event: str) -> str:
-    return f"redacted {event}"

@@ -29,12 +29,14 @@ class Holds:
         self._outward = outward
         self._rooms = rooms
         self._ends: dict[str, float] = {}  # uid: on the monotonic clock
+        self._late: set[str] = set()  # over, but their room could not be read
         self._changed = asyncio.Event()
 
     def start(self, timers: list[tuple[str, float]]) -> None:
         """Hold these drafts for so many seconds from now; an earlier hold of the same draft is forgotten."""
         for uid, seconds in timers:
             self._ends[uid] = time.monotonic() + seconds
+            self._late.discard(uid)
         self._changed.set()
 
     async def run(self) -> None:
@@ -56,13 +58,15 @@ class Holds:
     async def _end_due(self) -> None:
         """What is over leaves, after one look into each room; what cannot end is looked at again."""
         now, again = time.monotonic(), time.monotonic() + AGAIN
-        due = [uid for uid, end in self._ends.items() if end <= now]
+        over = [uid for uid, end in self._ends.items() if end <= now]
+        due = [uid for uid in self._ends if uid in over or (over and uid in self._late)]  # none overtakes another
         self._ends.update(dict.fromkeys(due, again))
         rooms = await self._tried(self._store.transact(self._held, due)) if due else None
         waiting = set() if rooms is not None else set(due)
         for room, held in (rooms or {}).items():
             if not await self._tried(self._end(room, held)):
                 waiting.update(each.uid for each in held)
+        self._late = waiting
         for uid in due:
             if uid not in waiting and self._ends[uid] == again:  # else a new hold has begun
                 del self._ends[uid]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+from collections.abc import Collection, Iterable
 
 from bridge import payload
 from bridge.config import Config
@@ -35,7 +36,7 @@ class Hub:
                 self.accept(tx, envelope)
         tx.conversations.moved_on(connector, page.cursor)
 
-    def accept_all(self, tx: Tx, envelopes: list[Envelope]) -> None:
+    def accept_all(self, tx: Tx, envelopes: Iterable[Envelope]) -> None:
         """What a webhook brought: all or nothing. What no room takes is passed over."""
         for envelope in envelopes:
             with contextlib.suppress(Rejected):
@@ -45,7 +46,7 @@ class Hub:
         """An envelope that we fail to understand is kept as a dead letter: nothing is lost, and it can be replayed."""
         for file in (*envelope.files, *filter(None, [envelope.original])):
             tx.keep(file)
-        uid = tx.queue.keep_unknown("envelope", payload.dump(envelope), reason)
+        uid = tx.queue.keep_unknown("envelope", payload.dump_anyway(envelope), reason)
         body = self._say("envelope-failed", connector=envelope.connector, reason=reason, uid=uid)
         self._places.tell_operators(tx, body)
 
@@ -59,17 +60,23 @@ class Hub:
         if envelope.report and self._report(tx, envelope):
             return
         self._items.proven(tx, envelope)
-        changes = self._stands(tx, envelope)
+        changes = self._stands(tx, envelope, rooms)
         news: list[Conversation] = []
         for room, scope in rooms.items():
             if tx.conversations.first_time(f"{envelope.connector} {room} {envelope.key}"):
                 news += self._arrive(tx, envelope, room, scope, changes)
-        self._name_each_other(tx, envelope.connector, news)
+        self._name_each_other(tx, envelope, news)
 
-    def _stands(self, tx: Tx, envelope: Envelope) -> str:
-        """What the envelope's author has changed of an item that we know."""
+    def _stands(self, tx: Tx, envelope: Envelope, rooms: Collection[str]) -> str:
+        """What the envelope's author has changed of an item that we know.
+
+        What comes with a private note waits for the next that everybody who follows the item may see.
+        """
         known = tx.conversations.item_named(envelope.connector, envelope.item) if envelope.card else None
         if known is None or envelope.card is None:
+            return ""
+        followers = {conversation.room for conversation, _ in tx.conversations.all_of_item(known)}
+        if envelope.private and not followers.issubset(rooms):
             return ""
         return self._items.stands(tx, known, envelope.card, envelope.when)
 
@@ -78,9 +85,12 @@ class Hub:
         rooms = self._places.rooms_of(envelope.connector, envelope.scopes)
         item = tx.conversations.item_named(envelope.connector, envelope.item) if envelope.item else None
         for conversation, scope in tx.conversations.all_of_item(item) if item is not None else ():
-            rooms.setdefault(conversation.room, scope)
+            if self._places.carries(conversation.room, envelope.connector):
+                rooms.setdefault(conversation.room, scope)
         if envelope.private:
-            return {room: scope for room, scope in rooms.items() if self._places.private(room, envelope.connector)}
+            return {
+                room: scope for room, scope in rooms.items() if self._places.private(room, envelope.connector, scope)
+            }
         return rooms
 
     def _arrive(self, tx: Tx, envelope: Envelope, room: str, scope: str, changes: str) -> list[Conversation]:
@@ -224,15 +234,17 @@ class Hub:
 
     # --- conversations that know of each other
 
-    def _name_each_other(self, tx: Tx, connector: str, news: list[Conversation]) -> None:
+    def _name_each_other(self, tx: Tx, envelope: Envelope, news: list[Conversation]) -> None:
         """Conversations that an item has just begun in, and those it had: each is told of the others, once."""
+        connector = envelope.connector
         new = {conversation.id for conversation in news}
         for conversation in news:
             items = [item for item in tx.conversations.items_of(conversation.id) if item.connector == connector]
             others = [other for item in items for other in tx.conversations.elsewhere(item.id, conversation.id)]
+            others = [other for other in others if self._places.carries(other.room, connector)]
             self._tell_elsewhere(tx, conversation, others)
             for other in others:
-                if other.id not in new:
+                if other.id not in new and not envelope.private:
                     self._tell_elsewhere(tx, other, [conversation])
 
     def _tell_elsewhere(self, tx: Tx, conversation: Conversation, others: list[Conversation]) -> None:

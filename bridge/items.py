@@ -9,12 +9,12 @@ import time
 from bridge import payload, present
 from bridge.model import Card, Change, Draft, Envelope
 from bridge.payload import Alter, CardPost, Look, Post
-from bridge.places import Places
+from bridge.places import Places, link
 from bridge.store import Claim, Conversation, Tx
 from bridge.texts import Texts
 
 CLAIM = 3600  # seconds in which a code proves an account
-_CODE = re.compile(r"\bpasserelle-[a-z2-7]{12}\b")
+_CODE = re.compile(r"passerelle-[a-z2-7]{12}")
 _LETTERS = "abcdefghijklmnopqrstuvwxyz234567"
 
 
@@ -34,7 +34,7 @@ class Items:
         0.0: this is how it stands now, and our own clock is not to be compared with the tool's.
         """
         text, since = tx.conversations.stands(item)
-        when = when or since
+        when = min(when, time.time()) or since  # a clock ahead of ours must not make it deaf
         if when < since:
             return ""
         tx.conversations.stood(item, card.title, payload.dump(card), when)
@@ -47,14 +47,16 @@ class Items:
         self._places.post(tx, CardPost(conversation.room, item, body, html), conversation.id)
 
     def tell_changes(self, tx: Tx, conversation: Conversation, who: str, card: Card, changes: str) -> None:
-        """One short line for all that somebody changed at once."""
-        self._notice(tx, conversation, self._say("item-changed", who=who, key=card.key, changes=changes))
+        """One short line for all that somebody changed at once; `who` is "" when the tool does not tell."""
+        key = "item-changed" if who else "item-differs"
+        self._notice(tx, conversation, self._say(key, who=who, key=card.key, changes=changes))
 
     def found(self, tx: Tx, connector: str, look: Look, conversation: Conversation, card: Card) -> None:
         """An item that somebody named: shown, and followed if that is wanted."""
         if not look.follow:
             body, html = present.card(card)
-            post = Post(look.room, body, html, notice=True, answers=look.event)
+            number = tx.conversations.add_message(conversation.id, "look", connector, title=card.key)
+            post = Post(look.room, body, html, notice=True, answers=look.event, message=number)
             self._places.post(tx, post, conversation.id)
             return
         item = tx.conversations.item_named(connector, card.item)
@@ -68,16 +70,35 @@ class Items:
         if known is None or known == draft.item:
             known = draft.item
             tx.conversations.rename_item(known, card.item, card.title)
-        else:  # its tool told us of it before its answer reached us
+        else:  # its tool told us of it before its answer reached us: that began a thread of its own
             tx.conversations.unlink(conversation.id, draft.item)
+            for other, _ in tx.conversations.all_of_item(known):
+                self._move(tx, other, conversation, known)
             tx.conversations.link(conversation.id, known, draft.scope)
         self.update(tx, conversation, known, card)
         return known
 
+    def _move(self, tx: Tx, other: Conversation, conversation: Conversation, item: int) -> None:
+        """A thread of the same room that has only this item ends; where it goes on is said there."""
+        alone = [each.id for each in tx.conversations.items_of(other.id)] == [item]
+        if alone and other.room == conversation.room and other.id != conversation.id:
+            tx.conversations.unlink(other.id, item)
+            self._notice(tx, other, self._say("related", links=link(conversation.room, conversation.root)))
+
     def update(self, tx: Tx, conversation: Conversation, item: int, card: Card) -> None:
-        """How it stands after something of ours: nobody needs to be told what that changed."""
-        self.stands(tx, item, card)
-        self.show(tx, conversation, item)
+        """How it stands after something of ours: who follows it elsewhere is told what is different."""
+        changes = self.stands(tx, item, card)
+        for follower, _ in tx.conversations.all_of_item(item):
+            if follower.id == conversation.id:
+                if changes or not tx.conversations.card(follower.id, item):
+                    self.show(tx, follower, item)
+            elif changes and self._carried(tx, follower, item):
+                self.show(tx, follower, item)
+                self._notice(tx, follower, self._say("item-differs", key=card.key, changes=changes))
+
+    def _carried(self, tx: Tx, follower: Conversation, item: int) -> bool:
+        items = tx.conversations.items_of(follower.id)
+        return any(each.id == item and self._places.carries(follower.room, each.connector) for each in items)
 
     def changed(self, tx: Tx, alter: Alter, conversation: Conversation, card: Card) -> None:
         """The tool did what somebody asked for."""
@@ -86,7 +107,9 @@ class Items:
         self._notice(tx, conversation, self._say("item-set", who=change.name, key=card.key, **_said(change)))
 
     def refused(self, tx: Tx, asked: Look | Alter, conversation: Conversation, connector: str, reason: str) -> None:
-        """The tool did not do it, or has no such item: whoever asked hears why."""
+        """The tool did not do it, or has no such item: whoever asked hears why; who only mentioned it did not ask."""
+        if isinstance(asked, Look) and not asked.follow:
+            return
         body = self._say("tool-refused", connector=connector, reason=reason)
         self._places.post(tx, Post(asked.room, body, notice=True, answers=asked.event), conversation.id)
 
@@ -95,21 +118,23 @@ class Items:
 
     # --- whose accounts
 
-    def claim(self, tx: Tx, mxid: str, connector: str, account: str, room: str) -> str:
+    def claim(self, tx: Tx, mxid: str, connector: str, account: str, room: str, conversation: int) -> str:
         """A code that proves the account when that account writes it into the tool; returns it."""
         code = "passerelle-" + "".join(secrets.choice(_LETTERS) for _ in range(12))
-        tx.people.claims(Claim(code, mxid, connector, account, room))
+        tx.people.claims(Claim(code, mxid, connector, account, room, conversation))
         return code
 
     def proven(self, tx: Tx, envelope: Envelope) -> None:
         """Whoever wrote the code of a claim into the tool, as the very account claimed, has proven it."""
         author = envelope.author
-        for code in _CODE.findall(envelope.text.lower())[:3] if author.verified else ():
+        code = envelope.text.strip().lower()  # and nothing else: who quotes it has not written it
+        if author.verified and _CODE.fullmatch(code):
             claim = tx.people.proven(code, time.time() - CLAIM)
             if claim and (claim.connector, claim.account) == (envelope.connector, author.account):
                 tx.people.owns(claim.mxid, claim.connector, claim.account)
                 body = self._say("account-linked", account=claim.account, connector=claim.connector)
-                self._places.post(tx, Post(claim.room, body, notice=True, mentions=(claim.mxid,)))
+                post = Post(claim.room, body, notice=True, mentions=(claim.mxid,))
+                self._places.post(tx, post, claim.conversation or None)
 
 
 def _said(change: Change) -> dict[str, str]:

@@ -110,7 +110,7 @@ class Envelope:
     problem: str = ""  # what could not be read, for people
     report: Report | None = None
     memo: str = ""
-    card: Card | None = None  # how the item stands now; what differs from before, `author` has changed
+    card: Card | None = None  # how the item stands now; `author` ("": nobody knows) has changed what differs
     begins: bool = False  # the item is new: worth a conversation although nothing is said yet
     private: bool = False  # only for rooms that may see the tool's private notes
 
@@ -214,11 +214,12 @@ class Draft:
 
     @property
     def plain(self) -> str:
-        """All that it says, as plain text; who says it, too, where the tool does not know that by the account."""
-        who = "" if self.account else f"{self.author_name or self.author}:"
-        words = [each for each in (self.text.strip(), self.transcript.strip()) if each]
-        named = [", ".join(file.name for file in self.files)] if not words else []
-        return "\n\n".join(filter(None, (who, *words, *named, self.link)))
+        """All that it says, as plain text; and who says it, where the tool does not know that by the account."""
+        who = "" if self.account else self.author_name or self.author
+        text = self.text.strip() or ("" if self.transcript else ", ".join(file.name for file in self.files))
+        begin, end = (f"{who}:" if text and who else "", "" if text or not who else f"— {who}")
+        empty = [f"({file.name}: 0 bytes)" for file in self.files if not file.size]  # few tools take such a file
+        return "\n\n".join(filter(None, (begin, text, *empty, self.transcript.strip(), end, self.link)))
 
 
 @dataclass(frozen=True, slots=True)

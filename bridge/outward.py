@@ -12,10 +12,9 @@ from bridge.items import Items
 from bridge.model import Address, Card, Delivery, Draft, Recipients, Report, Sent
 from bridge.payload import Mark, Post, Preview, Reword, Unmark
 from bridge.places import Places
-from bridge.present import adds_nothing, preview
+from bridge.present import MOST_REWORDED, leaving, preview
 from bridge.store import Conversation, Message, Tx
-from bridge.text.html import matrix_to_html
-from bridge.text.plain import matrix_to_text, spoken, without_internal_links
+from bridge.text.plain import spoken
 from bridge.texts import Texts
 
 HELD, LEFT, FAILED = "⏳", "✉️", "⚠️"
@@ -102,6 +101,8 @@ class Outward:
             after = replace(after, text=now.text, html=now.html, files=files, parts=parts)
         after = leaving(after)
         self.check(after)
+        if any(map(tx.conversations.taken_back, after.parts)):  # while it was fetched
+            raise Refusal(self._say("part-gone"))
         if not after.text and not after.history and after.files and self._joined(tx, delivery, after):
             return None
         tx.queue.amend(uid, payload.dump(after))
@@ -136,6 +137,7 @@ class Outward:
         if delivery is not None:
             tx.queue.drop(uid)
             draft = payload.load(Draft, delivery.payload)
+            self._unbegin(tx, delivery, draft)
             body = self._say("cannot-answer", reason=reason)
             self._notice(tx, delivery, draft, body, mentions=(draft.author,))
 
@@ -179,13 +181,15 @@ class Outward:
         self.check(changed)
         tx.queue.amend(delivery.uid, payload.dump(changed))
         event = tx.queue.preview_of(delivery.uid)
-        if not event:  # the preview in flight may show the old words
+        body, html = preview(changed, self._say, self.footer(delivery))
+        if not event or len(body.encode()) > MOST_REWORDED:  # one in flight may show the old words, an edit not all
+            if delivery.state in ("held", "ready"):
+                tx.queue.move(delivery.uid, "asked")
             self._places.post(tx, Preview(changed.room, delivery.uid), delivery.conversation)
             return
         if delivery.state in ("held", "ready"):
             tx.queue.move(delivery.uid, "held", hold=self._config.outward.hold)
             tx.timers.append((delivery.uid, self._config.outward.hold))
-        body, html = preview(changed, self._say, self.footer(delivery))
         self._places.post(tx, Reword(changed.room, event, body, html), delivery.conversation)
 
     def pause(self, tx: Tx, delivery: Delivery, why: str) -> None:
@@ -239,7 +243,7 @@ class Outward:
 
     def send_now(self, tx: Tx, delivery: Delivery) -> None:
         """Its author said `!send`: no more waiting."""
-        draft = replace(payload.load(Draft, delivery.payload), asked=time.time())
+        draft = _anew(tx, delivery)
         tx.queue.amend(delivery.uid, payload.dump(draft))
         self._release(tx, delivery.uid, draft)
 
@@ -268,6 +272,7 @@ class Outward:
         """The other side said yes, at least for some: remember its id, tell the room, try the others again."""
         conversation = delivery.conversation
         assert conversation is not None
+        made = begins(draft)
         if sent.card is not None:
             draft = self._carded(tx, draft, conversation, sent.card)
         if tx.conversations.message_of_uid(delivery.uid) is None:
@@ -277,7 +282,7 @@ class Outward:
         failed = {*sent.deferred, *(address for address, _ in sent.refused)}
         now = tuple(address for address in draft.pending or draft.recipients.all if address not in failed)
         draft = replace(draft, reached=(*draft.reached, *now), pending=sent.deferred)
-        self._show_left(tx, delivery, draft)
+        self._show_left(tx, delivery, draft, sent.card.key if sent.card and made else "")
         if not sent.deferred:
             return None
         tx.queue.amend(delivery.uid, payload.dump(draft))
@@ -297,17 +302,19 @@ class Outward:
         refs = (draft.answered.id, *draft.answered.refs) if draft.answered else ()
         tx.conversations.add_message(
             conversation, "outward", draft.author, item=draft.item, remote=sent.id, refs=refs[:20],
-            event=draft.source, title=draft.title, memo=draft.answered.memo if draft.answered else "",
-            uid=uid,
+            event=draft.trigger if draft.whole else draft.source, title=draft.title,
+            memo=draft.answered.memo if draft.answered else "", uid=uid,
         )  # fmt: skip
         tx.conversations.refer(draft.connector, (sent.id,), draft.item)
         tx.conversations.admit(draft.item, (address.account for address in draft.recipients.all))
         tx.conversations.spoke(conversation, draft.author)
 
-    def _show_left(self, tx: Tx, delivery: Delivery, draft: Draft) -> None:
+    def _show_left(self, tx: Tx, delivery: Delivery, draft: Draft, made: str) -> None:
         self._unmark(tx, delivery, draft, HELD)
         self._mark(tx, delivery, draft, LEFT)
         body = self._say("preview-sent", connector=draft.connector, to=_named(draft.reached))
+        if made:
+            body = self._say("preview-made", connector=draft.connector, key=made)
         if draft.pending:
             body += "\n" + self._say("preview-waiting", to=_named(draft.pending))
         self._reword(tx, delivery, draft, body)
@@ -329,7 +336,7 @@ class Outward:
 
     def retry(self, tx: Tx, delivery: Delivery) -> None:
         """A dead draft is asked again, with a new preview and a new hold."""
-        draft = replace(payload.load(Draft, delivery.payload), asked=time.time())
+        draft = _anew(tx, delivery)
         tx.queue.revive(delivery.uid, "asked", payload.dump(draft))
         self._unmark(tx, delivery, draft, FAILED)
         self._places.post(tx, Preview(draft.room, delivery.uid), delivery.conversation)
@@ -366,15 +373,10 @@ class Outward:
             self._places.post(tx, Reword(draft.room, event, body), delivery.conversation)
 
 
-def leaving(draft: Draft) -> Draft:
-    """The draft as people outside may see it: no quotes of inside messages, no links into the company's rooms.
-
-    The preview shows the plain text: HTML that says anything else is left out.
-    """
-    text = matrix_to_text(draft.text, draft.html, is_reply=True).strip()
-    html = matrix_to_html(draft.html) if draft.html else ""
-    html = html if adds_nothing(html, text) else ""
-    return replace(draft, text=text, html=html, title=without_internal_links(draft.title))
+def _anew(tx: Tx, delivery: Delivery) -> Draft:
+    """The draft as if it were asked now: whose account is whose may have changed."""
+    draft = payload.load(Draft, delivery.payload)
+    return replace(draft, asked=time.time(), account=tx.people.account(draft.author, draft.connector))
 
 
 def beginning(event: str) -> str:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
 from pydantic import TypeAdapter
+from pydantic_core import PydanticSerializationError
 
 from bridge.model import Author, Card, Change, Draft, Envelope, File, Recipients, RoomEvent
 
@@ -149,6 +151,15 @@ def kind_of(value: object) -> str:
 def dump(value: object) -> str:
     """The payload as JSON; the bytes of small files stay out of it."""
     return _adapters[kind_of(value)].dump_json(value, exclude=_WITHOUT_DATA.get(type(value))).decode()
+
+
+def dump_anyway(value: object) -> str:
+    """As `dump`; what is no text (lone surrogates) becomes question marks."""
+    try:
+        return dump(value)
+    except PydanticSerializationError:
+        plain = _adapters[kind_of(value)].dump_python(value, exclude=_WITHOUT_DATA.get(type(value)))
+        return json.dumps(plain, ensure_ascii=False).encode(errors="replace").decode()
 
 
 def load(kind: type[T], text: str) -> T:

@@ -69,9 +69,14 @@ class Places:
     def mappings_of(self, room: str) -> list[Mapping]:
         return [mapping for mapping in self._mappings if self._resolved.get(mapping.room) == room]
 
-    def private(self, room: str, connector: str) -> bool:
-        """Whether a room may see the private notes of that connector."""
-        return any(mapping.private for mapping in self.mappings_of(room) if mapping.connector == connector)
+    def carries(self, room: str, connector: str) -> bool:
+        """Whether anything of that connector is mapped to a room."""
+        return any(mapping.connector == connector for mapping in self.mappings_of(room))
+
+    def private(self, room: str, connector: str, scope: str) -> bool:
+        """Whether a room may see the private notes of that scope."""
+        found = [mapping for mapping in self._by_scope.get((connector, scope), ()) if mapping.private]
+        return any(self._resolved.get(mapping.room) == room for mapping in found)
 
     def mapped(self) -> set[str]:
         """Room ids of every mapping that is known."""

@@ -5,12 +5,11 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable
-from dataclasses import replace
 
+from bridge.arrivals import Arrivals
 from bridge.connector import Connector
-from bridge.hub import Hub
 from bridge.model import Deferred, Page, Rejected, Unavailable, Unconfirmed
-from bridge.store import Store, passes
+from bridge.store import Error, Store
 
 log = logging.getLogger(__name__)
 
@@ -23,11 +22,11 @@ class Poller:
     """Asks one tool again and again until cancelled."""
 
     def __init__(
-        self, connector: Connector, store: Store, hub: Hub, on_change: Callable[[str, str], Awaitable[None]]
+        self, connector: Connector, store: Store, arrivals: Arrivals, on_change: Callable[[str, str], Awaitable[None]]
     ) -> None:
         self._connector = connector
         self._store = store
-        self._hub = hub
+        self._arrivals = arrivals
         self._on_change = on_change
         self._failures = 0
         self.trouble = ""
@@ -48,26 +47,12 @@ class Poller:
         if not page.envelopes and page.cursor == cursor:
             return True
         try:
-            await self._store.transact(self._hub.accept_page, self._connector.name, page)
-        except Exception as error:  # an envelope may be of a kind nobody foresaw: it must not stop those after it
-            log.exception("what %s said cannot be written down", self._connector.name)
-            if isinstance(error, Unavailable) or passes(error):
-                await asyncio.sleep(OURS)
-                return False
-            await self._one_by_one(page)
+            await self._arrivals.take_page(self._connector.name, page)
+        except (Unavailable, OSError, Error) as error:
+            log.error("what %s said cannot be written down yet: %s", self._connector.name, error)
+            await asyncio.sleep(OURS)
+            return False
         return True
-
-    async def _one_by_one(self, page: Page) -> None:
-        """What cannot be understood is kept as a dead letter."""
-        for envelope in page.envelopes:
-            try:
-                await self._store.transact(self._hub.accept_all, [envelope])
-            except Exception as error:
-                if isinstance(error, Unavailable) or passes(error):
-                    raise
-                log.exception("an envelope of %s could not be understood", self._connector.name)
-                await self._store.transact(self._hub.keep_aside, envelope, repr(error))
-        await self._store.transact(self._hub.accept_page, self._connector.name, replace(page, envelopes=()))
 
     async def _asked(self, cursor: str) -> Page | None:
         """A page; None, after a while, when the tool does not answer."""

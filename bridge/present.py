@@ -4,14 +4,25 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable
+from dataclasses import replace
 from html import escape
 
 from bridge.model import Card, Draft, Envelope, File
-from bridge.text.html import html_to_text
-from bridge.text.plain import clean, spoken, text_to_html, trim
+from bridge.text.html import html_to_text, matrix_to_html
+from bridge.text.plain import (
+    clean,
+    matrix_to_text,
+    one_line,
+    spoken,
+    text_to_html,
+    trim,
+    without_internal_links,
+)
 from bridge.texts import Texts
 
 MOST_FIELDS = 4
+MOST_REWORDED = 10_000  # bytes of a preview that is edited in place; a longer one is shown anew
+LONGEST, LONGEST_URL = 300, 2000  # characters of what a card says, and of the address under it
 
 _WORDS = re.compile(r"[^\W_]+")
 
@@ -39,10 +50,11 @@ def arrival(envelope: Envelope, title: str, say: Texts, limit: int) -> tuple[str
 
 def card(shown: Card) -> tuple[str, str]:
     """(body, html) of the message that shows how an item stands: its key and title, what matters most, its address."""
-    title = clean(f"{shown.key}: {shown.title}" if shown.title else shown.key)
-    fields = [(clean(label), clean(value)) for label, value in shown.fields[:MOST_FIELDS] if value]
-    body = "\n".join(filter(None, [title, " · ".join(": ".join(pair) for pair in fields), shown.url]))
-    name = f'<a href="{escape(shown.url)}">{escape(title)}</a>' if shown.url else escape(title)
+    title = _short(f"{shown.key}: {shown.title}" if shown.title else shown.key)
+    fields = [(_short(label), _short(value)) for label, value in shown.fields[:MOST_FIELDS] if value]
+    url = shown.url if len(shown.url) <= LONGEST_URL else ""
+    body = "\n".join(filter(None, [title, " · ".join(": ".join(pair) for pair in fields), url]))
+    name = f'<a href="{escape(url)}">{escape(title)}</a>' if url else escape(title)
     said = " · ".join(f"{escape(label)}: <strong>{escape(value)}</strong>" for label, value in fields)
     return body, f"<strong>{name}</strong>" + (f"<br>{said}" if said else "")
 
@@ -52,14 +64,33 @@ def changes(before: Card, after: Card) -> str:
     was, now = dict(before.fields), dict(after.fields)
     pairs = [(label, was.get(label, ""), now.get(label, "")) for label in {**was, **now}]
     pairs += [("title", before.title, after.title)]
-    return "; ".join(clean(f"{label}: {old or '–'} → {new or '–'}") for label, old, new in pairs if old != new)
+    return "; ".join(
+        f"{_short(label)}: {_short(old) or '–'} → {_short(new) or '–'}" for label, old, new in pairs if old != new
+    )
+
+
+def _short(text: str) -> str:
+    """What a tool says, on one line and not longer than people read."""
+    line = one_line(text[: 4 * LONGEST])
+    return line if len(line) <= LONGEST else f"{line[: LONGEST - 1]}…"
+
+
+def leaving(draft: Draft) -> Draft:
+    """The draft as people outside may see it: no quotes of inside messages, no links into the company's rooms.
+
+    The preview shows the plain text: HTML that says anything else is left out.
+    """
+    text = matrix_to_text(draft.text, draft.html, is_reply=True).strip()
+    html = matrix_to_html(draft.html) if draft.html else ""
+    html = html if adds_nothing(html, text) else ""
+    return replace(draft, text=text, html=html, title=without_internal_links(draft.title))
 
 
 def preview(draft: Draft, say: Texts, footer: str) -> tuple[str, str]:
     """(body, html) of the notice that shows an outward message: to whom, which files, the words."""
     lines = _addressed(draft, say)
     words = [part for part in (draft.text, _transcript(draft, say)) if part]
-    quoted = "\n".join(words)
+    quoted = "\n".join(words).lstrip("\n")
     body = "\n".join([*lines, "", *(f"> {line}" for line in quoted.splitlines()), "", footer])
     html = (
         "<br>".join(map(escape, lines))
@@ -82,6 +113,8 @@ def _addressed(draft: Draft, say: Texts) -> list[str]:
         lines.append(say("preview-subject", subject=draft.title))
     if draft.files:
         lines.append(say("preview-files", files=files(draft.files)))
+    if draft.link:
+        lines.append(say("preview-link", link=draft.link))
     return lines
 
 

@@ -37,6 +37,7 @@ CATALOGUE: dict[str, tuple[str, str]] = {
     "preview-cc": ("Cc: {cc}", "Cc : {cc}"),
     "preview-subject": ("Subject: {subject}", "Objet : {subject}"),
     "preview-files": ("Files: {files}", "Fichiers : {files}"),
+    "preview-link": ("With a link back: {link}", "Avec un lien de retour : {link}"),
     "preview-long": (
         "The whole text is in the file above: please read it before it leaves.",
         "Le texte entier est dans le fichier ci-dessus : lisez-le avant qu'il parte.",
@@ -60,6 +61,7 @@ CATALOGUE: dict[str, tuple[str, str]] = {
     ),
     "preview-cancelled": ("✖️ Not sent: cancelled.", "✖️ Non envoyé : annulé."),
     "preview-sent": ("✉️ Accepted by {connector} for {to}.", "✉️ Accepté par {connector} pour {to}."),
+    "preview-made": ("✉️ {connector} has made {key} of it.", "✉️ {connector} en a fait {key}."),
     "preview-waiting": (
         "Not yet for {to}: their server asked to come again later.",
         "Pas encore pour {to} : leur serveur demande de revenir plus tard.",
@@ -76,6 +78,10 @@ CATALOGUE: dict[str, tuple[str, str]] = {
     "spoiled": (
         "✖️ Not sent: a message or file that it contains was changed or taken back. Ask again to send it as it is now.",
         "✖️ Non envoyé : un message ou fichier qu'il contient a été modifié ou retiré. Redemandez l'envoi tel quel.",
+    ),
+    "part-gone": (
+        "a message or file that it contains was taken back. Ask again to send it as it is now",
+        "un message ou fichier qu'il contient a été retiré. Redemandez l'envoi tel quel",
     ),
     "partly-refused": ("⚠️ Not accepted for {address}: {reason}", "⚠️ Refusé pour {address} : {reason}"),
     "failed": (
@@ -136,8 +142,8 @@ CATALOGUE: dict[str, tuple[str, str]] = {
         "Ce fil appartient à un autre salon. Tapez-le là-bas.",
     ),
     "which-item": (
-        "This conversation has several partners outside. Reply to the message you answer, then !reply again: {items}",
-        "Cette conversation a plusieurs interlocuteurs. Répondez au message visé puis !reply : {items}",
+        "This conversation goes to several places: {items}. Reply to a message of the one you mean, and type it again.",
+        "Cette conversation va à plusieurs endroits : {items}. Répondez à un message de celui visé, puis retapez.",
     ),
     "nothing-to-say": (
         "What should leave? Type !reply followed by the text, or put 📤 on your message.",
@@ -183,15 +189,28 @@ CATALOGUE: dict[str, tuple[str, str]] = {
         "“{text}” names nothing in the tools of this room. Type: !link KEY or !link https://…",
         "« {text} » ne désigne rien dans les outils de ce salon. Tapez : !link CLÉ ou !link https://…",
     ),
+    "link-which": (
+        "“{text}” may be in {tools}. Type !link and its web address.",
+        "« {text} » peut être dans {tools}. Tapez !link et son adresse web.",
+    ),
     "not-linked": (
         "Nothing of a tool is linked here that this could be about. Type: !link KEY",
         "Rien n'est lié ici à quoi cela puisse s'appliquer. Tapez : !link CLÉ",
+    ),
+    "only-shown": (
+        "{key} is only shown here. Type !link {key} first, then again.",
+        "{key} est seulement montré ici. Tapez d'abord !link {key}, puis recommencez.",
     ),
     "unlinked": ("{title} is no longer followed here.", "{title} n'est plus suivi ici."),
     "change-usage": ("Type: !{word} {usage}", "Tapez : !{word} {usage}"),
     "tool-refused": ("⚠️ {connector} says no: {reason}", "⚠️ {connector} refuse : {reason}"),
     "item-changed": ("{who} changed {key}: {changes}", "{who} a modifié {key} : {changes}"),
+    "item-differs": ("{key}: {changes}", "{key} : {changes}"),
     "item-set": ("{who} set {word} of {key}: {value}", "{who} a mis {word} de {key} : {value}"),
+    "who-are-you": (
+        "I do not know who you are in {connector}. Type: !me {connector} account",
+        "Je ne sais pas qui vous êtes dans {connector}. Tapez : !me {connector} compte",
+    ),
     "account": ("{connector}: you are {account}", "{connector} : vous êtes {account}"),
     "no-accounts": (
         "I know no account of yours. Type: !me TOOL account, where TOOL is one of: {connectors}",

@@ -72,7 +72,13 @@ class Roundup(Connector):
         bare = Envelope(self.name, (self.scope,), state, state, author, now, title, **about)
         said = [each for number in recent if number not in seen for each in await self._said(number, since, bare)]
         seen |= dict.fromkeys([state, item, *recent], row["activity"])
-        return said if said and (begins or said[0].author == author) else [bare, *said]
+        authors = {each.author for each in said}
+        if begins or authors <= {author}:
+            return said or [bare]
+        return [
+            replace(bare, author=model.Author(self.name, "")) if author in authors else bare,
+            *said,
+        ]  # whose change?
 
     async def _said(self, number: str, since: str, bare: Envelope) -> list[Envelope]:
         """A message, if it is new and not ours; what cannot be read of it is told, and stops nothing."""
@@ -112,8 +118,7 @@ class Roundup(Connector):
         return Card(item, item, one_line(row["title"] or ""), f"{self.web}{item}", fields)
 
     def match(self, text: str) -> str:
-        number = self.names.find(text)
-        return f"{self.scope}{number}" if number else ""
+        return f"{self.scope}{number}" if (number := self.names.find(text)) else ""
 
     async def fetch(self, item: str) -> Card:
         return self._card((await self._get(item.replace(self.scope, f"{self.scope}/", 1), CARD))["attributes"])
@@ -139,27 +144,25 @@ class Roundup(Connector):
         return Sent(self._mark(delivery.uid), card=self._card(row))
 
     async def create(self, delivery: Delivery, draft: Draft) -> Sent:
-        ours, made = await self._written(delivery, draft), []
-        if delivery.attempts > 1:  # who writes there waits for what is still being made: after that it can be seen
-            path = f"msg/{ours['messages'][0]}"
-            await self._ask("PATCH", path, json={"@etag": (await self._get(path, "date"))["@etag"], "date": "."})
-            made = await self._get(self.scope, "id", {"messages": ours["messages"][0]})
+        ours = await self._written(delivery, draft)
+        made = await self._get(self.scope, "id", {"messages": ours["messages"][0]}) if delivery.attempts > 1 else ()
         title = (one_line(draft.title) or one_line(draft.plain) or "…")[:200]
         number = (made[0] if made else await self._ask("POST", self.scope, json={"title": title, **ours}))["id"]
         return Sent(self._mark(delivery.uid), card=await self.fetch(f"{self.scope}{number}"))
 
     async def _written(self, delivery: Delivery, draft: Draft) -> dict[str, list[str]]:
-        """Our message and its files, still to be linked; those of an earlier attempt, if it came so far."""
-        mark, files = self._mark(delivery.uid), []
+        """Our message and its files, still to be linked; those of an earlier attempt, as they are meant now."""
+        mark, text, files = self._mark(delivery.uid), clean(draft.plain).strip() or "…", []
         for found in await self._get("msg", "files", {"messageid:": mark}) if delivery.attempts > 1 else ():
+            etag = (await self._get(f"msg/{found['id']}", "date"))[
+                "@etag"
+            ]  # a write waits for what is still being made
+            await self._ask("PATCH", f"msg/{found['id']}", json={"@etag": etag, "date": ".", "content": text})
             return {"messages": [found["id"]], "files": [each["id"] for each in found["files"] or ()]}
         for file in filter(lambda file: file.size, draft.files):  # an empty one is refused, with the whole message
             made = await self._ask("POST", "file", form={"name": file.name, "type": file.type, "content": file})
             files.append(made["id"])
-        text = clean(
-            "\n\n".join([draft.plain, *(f"({one.name}: 0 bytes)" for one in draft.files if not one.size)])
-        ).strip()
-        said = {"author": draft.account or self.account, "content": text or "…", "messageid": mark}
+        said = {"author": draft.account or self.account, "content": text, "messageid": mark}
         said |= {"inreplyto": draft.answered.id} if draft.answered and draft.answered.id.startswith("<") else {}
         made = await self._ask("POST", "msg", json={**said, "date": ".", "files": files})
         return {"messages": [made["id"]], "files": files}

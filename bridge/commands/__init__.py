@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable
 from dataclasses import replace
 
@@ -91,14 +92,16 @@ class Commands:
     def pasted(self, tx: Tx, event: RoomEvent, conversation: Conversation | None) -> None:
         """What somebody of the company says may name items of tools."""
         if self._config.is_inside(event.sender):
-            self._items.pasted(tx, event, conversation)
+            with contextlib.suppress(Refusal):  # nothing was asked for
+                self._items.pasted(tx, event, conversation)
 
     def edited(self, tx: Tx, event: RoomEvent, delivery: Delivery) -> None:
         """The author changed words that are on their way outward: the change goes with them, or they stay."""
         draft = payload.load(Draft, delivery.payload)
         if draft.author != event.sender:
             return  # homeservers accept such an edit and clients do not show it
-        again = replace(event, id=event.replaces, replaces="")
+        answers = draft.history.only if draft.history and draft.trigger == draft.source else ""  # an edit does not say
+        again = replace(event, id=event.replaces, replaces="", answers=answers)
         command = command_of(again)
         changed = _changed(draft, event, command)
         try:

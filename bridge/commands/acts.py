@@ -42,7 +42,7 @@ class Acts:
 
     def send_outward(self, tx: Tx, event: RoomEvent, conversation: Conversation) -> None:
         """📤 on one's own message: its words, or its file, are fetched before the preview."""
-        if tx.queue.from_source(event.target):
+        if any(not payload.load(Draft, each.payload).whole for each in tx.queue.from_source(event.target)):
             return  # asked already: a repeated request does nothing
         message = tx.conversations.message_of_event(event.target)
         if message is not None and message.sender != event.sender:
@@ -55,7 +55,7 @@ class Acts:
     def _draft(self, tx: Tx, event: RoomEvent, conversation: Conversation, answers: str) -> Draft:
         """An empty draft to whom an answer goes: of the message that `answers` is, else the last from outside."""
         meant = self.meant(tx, answers, conversation)
-        item = self.item(tx.conversations.items_of(conversation.id), meant)
+        item = self.item(self.items(tx, conversation), meant)
         answered = meant if meant and meant.role in OUTSIDE else None
         last = answered or tx.conversations.last_inward(conversation.id, item.id)
         if answered is None and (last is None or last.role == "automatic"):  # no person outside has written
@@ -77,9 +77,18 @@ class Acts:
         )  # fmt: skip
 
     def meant(self, tx: Tx, answers: str, conversation: Conversation) -> Message | None:
-        """The message of an item that a rich reply to the event `answers` points at: its card, something said in it."""
+        """The message of an item that a rich reply to the event `answers` points at: its card, something said in it.
+
+        Raises `Refusal` for the card of an item that is only shown: it is none of those that could be meant.
+        """
         message = tx.conversations.message_of_event(answers) if answers else None
+        if message and message.role == "look":
+            raise Refusal(self._say("only-shown", key=message.title))
         return message if message and message.conversation == conversation.id and message.item else None
+
+    def items(self, tx: Tx, conversation: Conversation) -> list[Item]:
+        """What the conversation has outside, as far as it is still configured."""
+        return [item for item in tx.conversations.items_of(conversation.id) if item.connector in self._connectors]
 
     def item(self, items: list[Item], meant: Message | None) -> Item:
         """The one of these that is meant. Raises `Refusal` when there is none, or when it is not clear which."""
@@ -87,7 +96,9 @@ class Acts:
         if not chosen:
             raise Refusal(self._nobody())
         if len(chosen) > 1:
-            raise Refusal(self._say("which-item", items="; ".join(item.title for item in chosen)))
+            raise Refusal(
+                self._say("which-item", items="; ".join(f"{item.title} ({item.connector})" for item in chosen))
+            )
         return chosen[0]
 
     def _nobody(self) -> str:

@@ -8,6 +8,7 @@ from bridge import payload
 from bridge.commands.acts import Acts
 from bridge.commands.parse import Command
 from bridge.commands.start import thread_of
+from bridge.config import Mapping
 from bridge.connector import Connector
 from bridge.items import Items
 from bridge.model import Change, RoomEvent
@@ -20,6 +21,7 @@ from bridge.texts import Texts
 MOST_CARDS = 3  # for the keys and addresses in one message
 _AROUND = ".,;:!?()<>[]{}\"'«»"
 
+Named = tuple[Connector, str, str]  # connector, the tool's name of the item, scope
 ItemAct = Callable[[Tx, RoomEvent, Command, Conversation | None], None]
 
 
@@ -51,27 +53,36 @@ class ItemActs:
     def _link(self, tx: Tx, event: RoomEvent, command: Command, conversation: Conversation | None) -> None:
         """`!link KEY`: from now on the thread hears of that item, and can be sent to it."""
         found = self._named(event.room, command.first_line)
-        if found is None:
+        if not found:
             raise Refusal(self._say("link-usage", text=command.first_line or "…"))
+        if len(found) > 1:
+            tools = ", ".join(connector.name for connector, _, _ in found)
+            raise Refusal(self._say("link-which", text=command.first_line, tools=tools))
         conversation = conversation or thread_of(tx, event, command.first_line, self._say)
-        self._look(tx, event, conversation, *found, follow=True)
+        self._look(tx, event, conversation, *found[0], follow=True)
 
     def pasted(self, tx: Tx, event: RoomEvent, conversation: Conversation | None) -> None:
         """Keys and addresses of items in what somebody says: their cards are shown, once each."""
         followed = {item.remote for item in tx.conversations.items_of(conversation.id)} if conversation else set()
-        named = {found: None for word in event.body.split()[:200] if (found := self._named(event.room, word))}
+        places = self._places.mappings_of(event.room)
+        words = event.body.split()[:200] if places else ()
+        named = dict.fromkeys(found for word in words for found in self._match(places, word))
         wanted = [found for found in named if found[1] not in followed][:MOST_CARDS]
         for connector, remote, scope in wanted:
             conversation = conversation or thread_of(tx, event, event.body[:80], self._say)
             self._look(tx, event, conversation, connector, remote, scope, follow=False)
 
-    def _named(self, room: str, text: str) -> tuple[Connector, str, str] | None:
-        """(connector, the tool's name of the item, scope) of a key or URL, where this room may see that tool."""
-        for mapping in self._places.mappings_of(room):
+    def _named(self, room: str, text: str) -> list[Named]:
+        """What a key or URL may mean, where this room may see that tool."""
+        return self._match(self._places.mappings_of(room), text)
+
+    def _match(self, mappings: list[Mapping], text: str) -> list[Named]:
+        found: dict[str, Named] = {}
+        for mapping in mappings:
             connector = self._connectors[mapping.connector]
-            if remote := connector.match(text.strip(_AROUND)[:2000]):
-                return connector, remote, mapping.scope
-        return None
+            if connector.name not in found and (remote := connector.match(text.strip(_AROUND)[:2000])):
+                found[connector.name] = connector, remote, mapping.scope
+        return list(found.values())
 
     def _look(
         self, tx: Tx, event: RoomEvent, conversation: Conversation, connector: Connector, remote: str, scope: str,
@@ -84,12 +95,13 @@ class ItemActs:
         """`!unlink [KEY]`: the thread no longer hears of that item."""
         conversation = self._in_thread(command, conversation)
         found = self._named(event.room, command.first_line)
-        if command.first_line and found is None:
+        if command.first_line and not found:
             raise Refusal(self._say("link-usage", text=command.first_line))
+        wanted = {(connector.name, remote) for connector, remote, _ in found}
         items = [
             item
-            for item in tx.conversations.items_of(conversation.id)
-            if self._is_named(item) and (found is None or (item.connector, item.remote) == (found[0].name, found[1]))
+            for item in self._acts.items(tx, conversation)
+            if self._is_named(item) and (not found or (item.connector, item.remote) in wanted)
         ]
         if not items:
             raise Refusal(self._say("not-linked"))
@@ -107,18 +119,20 @@ class ItemActs:
         conversation = self._in_thread(command, conversation)
         items = [
             item
-            for item in tx.conversations.items_of(conversation.id)
+            for item in self._acts.items(tx, conversation)
             if command.name in self._connectors[item.connector].words
+            and self._places.carries(conversation.room, item.connector)
         ]
         if not items:
             raise Refusal(self._say("not-linked"))
         if not command.first_line:
             raise Refusal(self._say("change-usage", word=command.name, usage=self.changes()[command.name]))
         item = self._acts.item(items, self._acts.meant(tx, event.answers, conversation))
-        change = Change(
-            item.remote, command.name, command.first_line, tx.people.account(event.sender, item.connector),
-            tx.people.name(event.sender),
-        )  # fmt: skip
+        account = tx.people.account(event.sender, item.connector)
+        value = account if command.first_line.lower() in ("me", "moi") else command.first_line
+        if not value:
+            raise Refusal(self._say("who-are-you", connector=item.connector))
+        change = Change(item.remote, command.name, value, account, tx.people.name(event.sender))
         _enqueue(tx, self._connectors[item.connector], conversation, Alter(event.room, item.id, change, event.id))
 
     def _in_thread(self, command: Command, conversation: Conversation | None) -> Conversation:
@@ -133,20 +147,24 @@ class ItemActs:
         connector, _, account = command.first_line.partition(" ")
         if not connector:
             return self._acts.answer(tx, event, conversation, self._accounts(tx, event.sender))
-        if connector not in self._connectors or not account.strip():
-            known = ", ".join(sorted(self._connectors))
-            raise Refusal(self._say("me-usage", connectors=known))
+        if connector not in self._with_accounts() or not account.strip():
+            raise Refusal(self._say("me-usage", connectors=", ".join(self._with_accounts())))
         if account.strip() == "-":
             tx.people.disowns(event.sender, connector)
             return self._acts.answer(tx, event, conversation, self._say("account-forgotten", connector=connector))
-        code = self._items.claim(tx, event.sender, connector, account.strip(), event.room)
+        number = conversation.id if conversation else 0
+        code = self._items.claim(tx, event.sender, connector, account.strip(), event.room, number)
         body = self._say("account-code", code=code, connector=connector, account=account.strip())
         return self._acts.answer(tx, event, conversation, body)
+
+    def _with_accounts(self) -> list[str]:
+        """The tools in which people have accounts; where recipients are named, anybody can write in any name."""
+        return sorted(name for name, connector in self._connectors.items() if not connector.addressed)
 
     def _accounts(self, tx: Tx, mxid: str) -> str:
         accounts = tx.people.accounts(mxid)
         if not accounts:
-            return self._say("no-accounts", connectors=", ".join(sorted(self._connectors)))
+            return self._say("no-accounts", connectors=", ".join(self._with_accounts()))
         return "\n".join(self._say("account", connector=name, account=known) for name, known in accounts.items())
 
 
@@ -154,4 +172,6 @@ def _enqueue(tx: Tx, connector: Connector, conversation: Conversation, asked: Lo
     """Behind what already goes to that tool from this conversation."""
     kind = payload.kind_of(asked)
     lane = f"{connector.name}:{conversation.id}"
+    if isinstance(asked, Look) and not asked.follow:  # nobody waits for it, and nothing waits behind it
+        lane += ":look"
     tx.queue.add(lane, connector.name, kind, payload.dump(asked), conversation=conversation.id)

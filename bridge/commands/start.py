@@ -15,6 +15,7 @@ from bridge.outward import Outward, Refusal, beginning, everyone
 from bridge.payload import Post
 from bridge.places import Places, link
 from bridge.store import Conversation, Tx
+from bridge.text.plain import one_line
 from bridge.texts import Texts
 
 _FROM = re.compile(r"\A(from|de)\s+(\S+)\s*", re.IGNORECASE)
@@ -37,7 +38,7 @@ class Request:
     title: str
 
 
-def read(line: str, offered: Collection[str] = ()) -> Request:
+def read(line: str, offered: Collection[str] = (), *, addressed: bool = True) -> Request:
     """Take the first line of the command apart: [from scope] [again] recipients [with history [n]] title.
 
     "from" may be left out before one of the scopes `offered`.
@@ -50,7 +51,7 @@ def read(line: str, offered: Collection[str] = ()) -> Request:
         scope, line = first.lower(), line[len(first) :].lstrip()
     again = _AGAIN.match(line)
     line = line[again.end() :] if again else line
-    while match := _RECIPIENT.match(line):
+    while addressed and (match := _RECIPIENT.match(line)):
         recipients.append(match[1])
         line = line[match.end() :]
     if match := _HISTORY.match(line):
@@ -84,7 +85,7 @@ class Starts:
         offered = self._offered(event.room, command.name)
         names = {name for connector, scope in offered for name in (connector.name, scope)}
         addressed = any(connector.addressed for connector, _ in offered)
-        request = read(command.first_line, () if addressed else names)
+        request = read(command.first_line, () if addressed else names, addressed=addressed)
         connector, scope = self._chosen(offered, command.name, request.scope)
         if connector.addressed:
             self._write_to(tx, event, command, conversation, connector, scope, request)
@@ -93,7 +94,7 @@ class Starts:
 
     def react(self, tx: Tx, event: RoomEvent, word: str, conversation: Conversation) -> None:
         """A reaction on a message: the same for that message. Raises `Refusal`."""
-        if tx.queue.from_source(event.target):
+        if any(payload.load(Draft, each.payload).whole for each in tx.queue.from_source(event.target)):
             return  # asked already
         connector, scope = self._chosen(self._offered(event.room, word), word, "")
         self._once(tx, conversation, connector)
@@ -108,14 +109,13 @@ class Starts:
         self, tx: Tx, event: RoomEvent, command: Command, conversation: Conversation | None, connector: Connector,
         scope: str, request: Request,
     ) -> None:  # fmt: skip
-        in_thread = bool(event.thread) or conversation is not None
-        if request.history == "thread" and not in_thread:
+        root = _thread(event, conversation)
+        if request.history == "thread" and not root:
             raise Refusal(self._say("history-needs-thread"))
         draft = self._draft(tx, event, connector, scope, request)
         self._outward.check(draft)  # before anything is written down
         conversation = conversation or thread_of(tx, event, request.title, self._say)
         if request.history:
-            root = (conversation.root or event.thread) if in_thread else ""
             draft = replace(draft, history=History(root, int(request.history.removeprefix("thread") or 0)))
         item = self._begun(tx, draft, conversation)
         tx.conversations.dismiss(item)  # an edited command may name other people
@@ -152,7 +152,7 @@ class Starts:
     def _about(self, event: RoomEvent, conversation: Conversation | None, request: Request) -> History | None:
         if event.answers and not request.history:
             return History(only=event.answers, files=True)
-        root = conversation.root if conversation else event.thread
+        root = _thread(event, conversation)
         last = int(request.history.removeprefix("thread") or 0)
         return History(root, last, files=True) if root or last else None
 
@@ -207,11 +207,17 @@ class Starts:
             usage = self._say("start-usage", command=connector.command, usage=connector.usage, reason=error)
             raise Refusal(usage) from None
         return Draft(
-            connector=connector.name, scope=scope, item=0, title=request.title, author=event.sender,
+            connector=connector.name, scope=scope, item=0, title=one_line(request.title)[:300], author=event.sender,
             author_name=tx.people.name(event.sender), recipients=recipients, remote=beginning(event.id),
             account=tx.people.account(event.sender, connector.name), room=event.room, source=event.id,
             trigger=event.id, asked=asked_at(event),
         )  # fmt: skip
+
+
+def _thread(event: RoomEvent, conversation: Conversation | None) -> str:
+    """The thread it is said in, "" in the room: also when it is the command itself that a thread began with."""
+    root = (conversation.root if conversation else "") or event.thread
+    return "" if root == event.id else root
 
 
 def thread_of(tx: Tx, event: RoomEvent, title: str, say: Texts) -> Conversation:

@@ -21,14 +21,14 @@ def message(post: Post, uid: str, root: str, latest: str, answers: str) -> dict[
     return content | {"m.relates_to": relation} if relation else content
 
 
-def words(body: str, html: str, *, notice: bool) -> dict[str, Any]:
+def words(body: str, html: str, *, notice: bool, most: int = MOST_BYTES) -> dict[str, Any]:
     """Text, cut to what an event can hold; a formatted part too large is left out, the plain one says all."""
     body = clean(body)
-    if len(body.encode()) > MOST_BYTES:
-        body = trim(body, MOST_BYTES // 4, 10_000)[0]
+    if len(body.encode()) > most:
+        body = trim(body, most // 4, 10_000)[0]
     content: dict[str, Any] = {"msgtype": "m.notice" if notice else "m.text", "body": body}
     html = clean(html) or (text_to_html(body) if "\n" in body else "")
-    if html and html != escape(body) and len(body.encode()) + len(html.encode()) <= MOST_BYTES:
+    if html and html != escape(body) and len(body.encode()) + len(html.encode()) <= most:
         content |= {"format": "org.matrix.custom.html", "formatted_body": html}
     return content
 
@@ -52,7 +52,7 @@ def relates(root: str, latest: str, answers: str) -> dict[str, Any]:
 
 def edit(body: str, html: str, event: str, uid: str) -> dict[str, Any]:
     """New words for a notice of the bot."""
-    new = words(body, html, notice=True) | {"m.mentions": {}}
+    new = words(body, html, notice=True, most=MOST_BYTES // 2) | {"m.mentions": {}}  # they are in it twice
     return {
         **new,
         "body": f"* {new['body']}",

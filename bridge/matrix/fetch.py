@@ -96,15 +96,16 @@ class Fetch:
             event = await self.event(draft.room, history.only)
             return [event] if event else []
         if history.root:
-            return _before(draft.source, await self._of_thread(draft.room, history.root))
-        return _before(draft.source, await self._of_room(draft, history.last or MOST))
+            return _before(draft, await self._of_thread(draft.room, history.root))
+        return _before(draft, await self._of_room(draft, history.last or MOST))
 
     async def _of_thread(self, room: str, root: str) -> list[RoomEvent]:
+        """How the thread began, and its last messages."""
         bot, root = self._ghosts.bot, quote(root, safe="")
         found: list[dict[str, Any]] = []
-        query = {"dir": "f", "limit": str(PAGE)}
+        query = {"dir": "b", "limit": str(PAGE)}
         try:
-            found.append(await bot.call("GET", f"_matrix/client/v3/rooms/{room}/event/{root}"))
+            first = await bot.call("GET", f"_matrix/client/v3/rooms/{room}/event/{root}")
             while len(found) < MOST:
                 path = f"_matrix/client/v1/rooms/{room}/relations/{root}/m.thread"
                 page = await bot.call("GET", path, **query)
@@ -114,7 +115,7 @@ class Fetch:
                 query["from"] = page["next_batch"]
         except MatrixRequestError as error:
             raise Rejected(self._say("history-unreadable", reason=error)) from None
-        return _readable(found, room)
+        return _readable([first, *reversed(found)], room)
 
     async def _of_room(self, draft: Draft, wanted: int) -> list[RoomEvent]:
         """The last messages of the room's main timeline."""
@@ -139,10 +140,10 @@ def _first_line(spoken: str) -> str:
     return " ".join(spoken.partition("\n")[2].split())[:80]
 
 
-def _before(source: str, events: list[RoomEvent]) -> list[RoomEvent]:
-    """Nobody asked to send what was said after the request."""
-    at = next((i for i, event in enumerate(events) if event.id == source), len(events))
-    return events[:at]
+def _before(draft: Draft, events: list[RoomEvent]) -> list[RoomEvent]:
+    """Nobody asked to send what was said after the request, which may stand elsewhere."""
+    at = next((i for i, event in enumerate(events) if event.id == draft.source), None)
+    return [event for event in events if event.when <= draft.asked] if at is None else events[:at]
 
 
 def _readable(found: list[dict[str, Any]], room: str) -> list[RoomEvent]:

@@ -264,7 +264,7 @@ class Rooms:
         """Somebody of the company invited the bot: come, say what is possible here and which right is missing."""
         await self.prepare(room)
         self.look()
-        scopes = sorted({mapping.scope for mapping in self._places.mappings_of(room)})
+        scopes = sorted({f"{each.scope} ({each.connector})" for each in self._places.mappings_of(room)})
         lacking = await self.missing_rights(room) if room != self._places.management else []
         lines = [self._hello(room, scopes)]
         if not scopes:  # in a mapped room it is said once, and again only when it changes

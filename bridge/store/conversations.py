@@ -69,6 +69,14 @@ class Conversations:
         done = self._db.execute("INSERT OR IGNORE INTO seen (key, at) VALUES (?, ?)", (key, time.time()))
         return done.rowcount == 1
 
+    def take_back(self, event: str) -> bool:
+        """Note that an event was redacted; False when that was noted before."""
+        return self.first_time(f"redacted {event}")
+
+    def taken_back(self, event: str) -> bool:
+        """Whether an event was redacted."""
+        return self._db.execute("SELECT 1 FROM seen WHERE key = ?", (f"redacted {event}",)).fetchone() is not None
+
     def cursor(self, connector: str) -> str:
         """Where the next poll of that connector goes on; "" before the first."""
         row = self._db.execute("SELECT value FROM cursor WHERE connector = ?", (connector,)).fetchone()

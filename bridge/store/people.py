@@ -16,7 +16,8 @@ class Claim:
     mxid: str
     connector: str
     account: str
-    room: str
+    room: str  # where to say that it is proven
+    conversation: int  # 0: outside any
 
 
 class People:
@@ -112,14 +113,15 @@ class People:
         """Somebody says that an account is his; an earlier claim of his for that connector is void."""
         self._db.execute("DELETE FROM claim WHERE mxid = ? AND connector = ?", (claim.mxid, claim.connector))
         self._db.execute(
-            "INSERT INTO claim VALUES (?, ?, ?, ?, ?, ?)",
-            (claim.code, claim.mxid, claim.connector, claim.account, claim.room, time.time()),
+            "INSERT INTO claim VALUES (?, ?, ?, ?, ?, ?, ?)",
+            (claim.code, claim.mxid, claim.connector, claim.account, claim.room, claim.conversation, time.time()),
         )
 
     def proven(self, code: str, since: float) -> Claim | None:
         """The claim with that code, made since then; it is used up."""
         row = self._db.execute(
-            "SELECT code, mxid, connector, account, room FROM claim WHERE code = ? AND at > ?", (code, since)
+            "SELECT code, mxid, connector, account, room, conversation FROM claim WHERE code = ? AND at > ?",
+            (code, since),
         ).fetchone()
         self._db.execute("DELETE FROM claim WHERE code = ? OR at <= ?", (code, since))
         return Claim(*row) if row else None

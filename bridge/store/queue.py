@@ -95,16 +95,20 @@ class QueueTable:
         )
 
     def _append(self, uid: str) -> None:
-        """A new place at the end of the lane, the same identity; a dead letter gets its full time again."""
+        """A new place at the end of the lane, the same identity; a dead letter gets its full time again.
+
+        That it was attempted is not forgotten: the other side may have it, so whoever delivers it looks first.
+        """
         row = self._db.execute(
             "SELECT uid, lane, destination, kind, payload, conversation, source, cause, preview, author, doubt,"
-            " CASE state WHEN 'dead' THEN ? ELSE created END FROM queue WHERE uid = ?",
+            " CASE WHEN attempts > 0 THEN 1 ELSE 0 END, CASE state WHEN 'dead' THEN ? ELSE created END"
+            " FROM queue WHERE uid = ?",
             (time.time(), uid),
         ).fetchone()
         self._db.execute("DELETE FROM queue WHERE uid = ?", (uid,))
         self._db.execute(
             "INSERT INTO queue (uid, lane, destination, kind, payload, conversation, source, cause, preview, author,"
-            " doubt, created, state) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, 'ready')",
+            " doubt, attempts, created, state) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, 'ready')",
             row,
         )
         appended = self.get(uid)
@@ -145,10 +149,10 @@ class QueueTable:
         return self._many("state = 'ready' AND kind = 'draft'")
 
     def revive(self, uid: str, state: Lifecycle, text: str) -> None:
-        """A dead letter is asked again, as new as on the first day."""
+        """A dead letter is asked again, as new as on the first day; but that it was attempted is not forgotten."""
         self._db.execute(
-            "UPDATE queue SET state = ?, payload = ?, attempts = 0, doubt = NULL, error = '', preview = NULL,"
-            " created = ? WHERE uid = ? AND state = 'dead'",
+            "UPDATE queue SET state = ?, payload = ?, attempts = CASE WHEN attempts > 0 THEN 1 ELSE 0 END,"
+            " doubt = NULL, error = '', preview = NULL, created = ? WHERE uid = ? AND state = 'dead'",
             (state, text, time.time(), uid),
         )
 

@@ -16,6 +16,7 @@ import aiohttp
 from aiohttp import web
 
 from bridge import payload, store
+from bridge.arrivals import Arrivals
 from bridge.config import Config
 from bridge.connector import Connector, Http
 from bridge.departures import ConnectorDestination
@@ -183,7 +184,7 @@ class Office:
     def poll(self) -> None:
         """Poll from now on."""
         if self.plugin.poll is not Connector.poll and not self._polling:
-            poller = Poller(self.connector, self.store, self.rules.hub, self._told)
+            poller = Poller(self.connector, self.store, Arrivals(self.store, self.rules.hub), self._told)
             self._polling = [asyncio.create_task(poller.run())]
 
     async def stop_polling(self) -> None:
@@ -235,7 +236,7 @@ class Office:
     @contextlib.asynccontextmanager
     async def _hooked(self) -> AsyncIterator[str]:
         app = web.Application()
-        hooks(app, {self.tool.name: self.connector}, lambda each: self.store.transact(self.rules.hub.accept_all, each))
+        hooks(app, {self.tool.name: self.connector}, Arrivals(self.store, self.rules.hub).take)
         async with served(app) as url:
             yield f"{url}/hooks/{self.tool.name}"
 

@@ -1,25 +1,21 @@
-"""The load: customers who write and answer by mail, employees who answer in threads. All remember what they did."""
+"""The load by mail: customers who write, and who answer what they got. They remember what they did."""
 
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import random
 import re
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from email.message import EmailMessage
-from typing import Any
 
 import aiosmtplib
 
 from tests.crash.stage import MAILBOXES, Stage
-from tests.peers.employee import Employee, body, relation, thread_of
 from tests.peers.world import Mail, letter
 
 MAIL_MARK = re.compile(r"\[m-[a-z0-9-]+\]")
-REPLY_MARK = re.compile(r"\[r-[a-z0-9-]+\]")
 FILLING = "A line of an ordinary letter, neither long nor short.\n"
 
 
@@ -151,108 +147,3 @@ class Customer:
 
 def _mailbox_of(mail: Mail) -> str:
     return next(each for each in MAILBOXES if each in mail["From"])
-
-
-@dataclass
-class Reply:
-    """What an employee asked to send, as the room shows it."""
-
-    mark: str
-    event: str
-    room: str
-    root: str
-    author: str
-    customer: str  # who must get it, and nobody else
-
-
-class Desk:
-    """An employee who answers in threads, and looks after what did not leave by itself."""
-
-    def __init__(self, stage: Stage, employee: Employee, customers: list[Customer], dice: random.Random) -> None:
-        self._stage = stage
-        self._employee = employee
-        self._dice = dice
-        self._ghosts = {stage.ghost(each.address): each.address for each in customers}
-        self._roots: dict[str, tuple[str, str]] = {}  # thread: (room, customer)
-        self._read: dict[str, int] = {}
-        self._asked = 0
-        self._asked_for: dict[str, int] = {}  # mark: how many troubles had been told when something was done
-
-    async def work(self, over: Callable[[], bool], pause: float) -> None:
-        while not over():
-            await asyncio.sleep(self._dice.uniform(0.2, 2) * pause)
-            self._look_around()
-            if not self._roots:
-                continue
-            root = self._dice.choice(list(self._roots)[-15:])
-            self._asked += 1
-            mark = f"[r-{self._employee.name}-{self._asked}-{self._dice.randrange(16**6):06x}]"
-            with contextlib.suppress(Exception):  # the homeserver is away: whether it took it, the room will show
-                await self._employee.say(self._roots[root][0], f"!reply Dear customer, {mark}", thread=root)
-
-    def threads(self) -> int:
-        """How many conversations there are to answer in."""
-        self._look_around()
-        return len(self._roots)
-
-    async def look_after(self) -> None:
-        """What is visibly paused is sent, what visibly failed is tried again. What is invisible stays lost."""
-        arrived = marks_in_sink(self._stage)
-        for reply in self.replies():
-            if reply.mark not in arrived and (command := self._remedy(reply)):
-                with contextlib.suppress(Exception):
-                    await self._employee.say(reply.room, command, thread=reply.root)
-                    self._asked_for[reply.mark] = len(self._troubles(reply))
-
-    def replies(self) -> list[Reply]:
-        """What this employee asked to send and the homeserver has."""
-        self._look_around()
-        found = []
-        for room in self._stage.rooms.values():
-            for event in self._employee.timeline(room):
-                root = thread_of(event) or ""
-                mark = REPLY_MARK.search(body(event))
-                mine = event["sender"] == self._employee.mxid
-                if mine and mark and body(event).startswith("!reply") and root in self._roots:
-                    customer = self._roots[root][1]
-                    found.append(Reply(mark[0], event["event_id"], room, root, self._employee.mxid, customer))
-        return found
-
-    def _remedy(self, reply: Reply) -> str:
-        """The last thing the bot said about it decides; "" while it says nothing new that calls for a person."""
-        troubles = self._troubles(reply)
-        if len(troubles) <= self._asked_for.get(reply.mark, 0):
-            return ""
-        return "!send" if "Paused:" in troubles[-1] else "!retry"
-
-    def _troubles(self, reply: Reply) -> list[str]:
-        said = [body(each) for each in self.answers(reply)]
-        return [text for text in said if "Paused:" in text or "Not sent to" in text]
-
-    def answers(self, reply: Reply) -> list[dict[str, Any]]:
-        """What the bot said in answer to the command."""
-        return [
-            event
-            for event in self._employee.timeline(reply.room)
-            if relation(event).get("m.in_reply_to", {}).get("event_id") == reply.event
-            and not relation(event).get("is_falling_back")
-            and event["sender"] not in self._ghosts
-            and event["sender"] != self._employee.mxid
-        ]
-
-    def _look_around(self) -> None:
-        for room in self._stage.rooms.values():
-            events = self._employee.timeline(room)
-            for event in events[self._read.get(room, 0) :]:
-                if event["sender"] in self._ghosts and event["type"] == "m.room.message" and not relation(event):
-                    self._roots[event["event_id"]] = (room, self._ghosts[event["sender"]])
-            self._read[room] = len(events)
-
-
-def marks_in_sink(stage: Stage) -> dict[str, list[Mail]]:
-    """The mails that left, by the mark of the reply in them."""
-    found: dict[str, list[Mail]] = {}
-    for mail in stage.sink.mails:
-        if mark := REPLY_MARK.search(mail.text):
-            found.setdefault(mark[0], []).append(mail)
-    return found

@@ -3,17 +3,27 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import random
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from tests.crash.load import Customer, Desk, marks_in_sink
+import aiohttp
+
+from tests.crash.desks import Desk, MailDesk
+from tests.crash.load import Customer
 from tests.crash.stage import Stage, staged
+from tests.crash.ticket_verdict import judge_tickets
+from tests.crash.tickets import Caller, TicketDesk, untold
 from tests.crash.trouble import Killer, Trouble
 from tests.crash.verdict import Count, judge, stubs
 from tests.peers import until
+from tests.peers.roundup import Refused
+
+LOADED = 0.7  # of the kills happen while there is new load
+PATIENCE = 60  # seconds with nothing to do for the bridge, until what has not arrived is taken for lost
 
 
 @dataclass(frozen=True)
@@ -26,7 +36,38 @@ class Plan:
     customers: int = 6
     writing: float = 4  # seconds between two visits of a customer to our mail server, about
     calm: float = 300  # seconds in which all must have arrived once nothing goes wrong any more
-    answering: float = 3  # seconds between two answers of an employee, about
+    answering: float = 3  # seconds between two answers of an employee by mail, about
+    callers: int = 3  # customers with an account in the tracker
+    calling: float = (
+        6  # seconds between two visits of a customer to the tracker, or answers of an employee there, about
+    )
+
+
+@dataclass(frozen=True)
+class Cast:
+    """Everybody who does something."""
+
+    customers: list[Customer]
+    callers: list[Caller]
+    mail_desks: list[MailDesk]
+    ticket_desks: list[TicketDesk]
+
+    @property
+    def desks(self) -> Sequence[Desk]:
+        return [*self.mail_desks, *self.ticket_desks]
+
+
+def cast(plan: Plan, stage: Stage) -> Cast:
+    def dice(name: str) -> random.Random:
+        return random.Random(f"{plan.seed} {name}")
+
+    customers = [Customer(stage, f"c{number}", dice(f"c{number}")) for number in range(plan.customers)]
+    return Cast(
+        customers,
+        [Caller(stage, f"k{number}", dice(f"k{number}")) for number in range(plan.callers)],
+        [MailDesk(stage, each, customers, dice(each.name)) for each in stage.staff],
+        [TicketDesk(stage, each, dice(f"{each.name} tickets")) for each in stage.staff],
+    )
 
 
 async def run(plan: Plan, folder: Path, say: Callable[[str], None]) -> Count:
@@ -36,31 +77,37 @@ async def run(plan: Plan, folder: Path, say: Callable[[str], None]) -> Count:
     async with staged(folder, plan.seed) as stage:
         say(f"seed {plan.seed}: {plan.kills} kills within about {plan.seconds:.0f} s")
         stage.small()
-        customers = [
-            Customer(stage, f"c{number}", random.Random(f"{plan.seed} c{number}")) for number in range(plan.customers)
-        ]
-        desks = [Desk(stage, each, customers, random.Random(f"{plan.seed} {each.name}")) for each in stage.staff]
-        await _storm(plan, stage, customers, desks, count, say)
-        await _calm(plan, stage, customers, desks, count, say)
-        await judge(stage, customers, desks, count)
+        people = cast(plan, stage)
+        await _storm(plan, stage, people, count, say)
+        await _calm(plan, stage, people, count, say)
+        await judge(stage, people.customers, people.mail_desks, count)
+        await judge_tickets(stage, people.callers, people.ticket_desks, count)
     count.seconds = round(time.monotonic() - began)
     for line in count.evidence[:50]:
         say(line)
     return count
 
 
-async def _storm(
-    plan: Plan, stage: Stage, customers: list[Customer], desks: list[Desk], count: Count, say: Callable[[str], None]
-) -> None:
+async def _storm(plan: Plan, stage: Stage, people: Cast, count: Count, say: Callable[[str], None]) -> None:
     trouble = Trouble(stage, plan.seed)
     killer = Killer(stage, plan.kills, plan.seconds, plan.seed, say)
     over = asyncio.Event()
+
+    def enough() -> bool:
+        """The last kills hit what still waits to leave."""
+        return over.is_set() or killer.done > LOADED * plan.kills
+
     async with asyncio.TaskGroup() as tasks:
-        working = [tasks.create_task(each.work(over.is_set, plan.writing)) for each in customers]
-        for desk in desks:
-            tasks.create_task(desk.work(over.is_set, plan.answering))
+        working = [tasks.create_task(each.work(enough, plan.writing)) for each in people.customers]
+        await stage.bridge.start()
+        await until(stage.polled, "the first looks into the tracker")
+        for caller in people.callers:
+            await caller.register()
+            tasks.create_task(caller.work(enough, plan.calling))
+        for desk in people.desks:
+            tasks.create_task(desk.work(enough, plan.answering if desk in people.mail_desks else plan.calling))
             tasks.create_task(_attend(desk, over))
-        await _first_words(stage, desks)
+        await _first_words(people)
         say("now the storm")
         troubling = tasks.create_task(trouble.work(over.is_set))
         await killer.work()
@@ -73,36 +120,35 @@ async def _storm(
         for task in working:
             task.cancel()
     count.kills = killer.done
-    count.more |= {"attempts": sum(each.attempts for each in customers), "ended": killer.ended}
+    count.more |= {"attempts": sum(each.attempts for each in people.customers), "ended": killer.ended}
     count.more["faults"] = sum(trouble.struck.values())
     say(f"went wrong: {dict(sorted(trouble.struck.items()))}")
 
 
-async def _first_words(stage: Stage, desks: list[Desk]) -> None:
+async def _first_words(people: Cast) -> None:
     """Employees have something to answer before anything goes wrong."""
-    await stage.bridge.start()
 
     async def heard() -> bool:
-        return all(desk.threads() >= 3 for desk in desks)
+        few = [desk.threads() >= 3 for desk in people.mail_desks] + [desk.threads() > 0 for desk in people.ticket_desks]
+        return all(few)
 
-    await until(heard, "the first mails in the rooms", timeout=60)
+    await until(heard, "the first mails and tickets in the rooms", timeout=60)
 
 
 async def _attend(desk: Desk, over: asyncio.Event) -> None:
     while not over.is_set():
         await asyncio.sleep(5)
-        await desk.look_after()
+        with contextlib.suppress(aiohttp.ClientError, OSError, Refused):  # the tracker is away
+            await desk.look_after()
 
 
-async def _calm(
-    plan: Plan, stage: Stage, customers: list[Customer], desks: list[Desk], count: Count, say: Callable[[str], None]
-) -> None:
+async def _calm(plan: Plan, stage: Stage, people: Cast, count: Count, say: Callable[[str], None]) -> None:
     """Wait until everything has arrived; then show what was too large, too."""
     await stage.bridge.ready(60)
-    await _drain(stage, desks, plan.calm, say)
+    await _drain(stage, people, plan.calm, say)
     timelines = {room: await stage.timeline(room) for room in stage.rooms.values()}
     large = 0
-    for each in customers:
+    for each in people.customers:
         wanted = sum(mail.large and mail.accepted for mail in each.written)
         announced = stubs(timelines, each.address)
         large += wanted
@@ -112,25 +158,38 @@ async def _calm(
     stage.homeserver.clear()
     if large:
         await stage.dead_letters("replay", "all")
-        await _drain(stage, desks, plan.calm, say)
+        await _drain(stage, people, plan.calm, say)
 
 
-async def _drain(stage: Stage, desks: list[Desk], seconds: float, say: Callable[[str], None]) -> None:
-    """Until nothing waits in the bridge and every reply has left; what cannot, shows in the count."""
+async def _drain(stage: Stage, people: Cast, seconds: float, say: Callable[[str], None]) -> None:
+    """Until nothing waits in the bridge, and every reply has left; what cannot, shows in the count."""
     end = time.monotonic() + seconds
-    told = 0.0
-    while time.monotonic() < end:
+    told = busy = time.monotonic()
+    while time.monotonic() < min(end, busy + PATIENCE):
         assert stage.bridge.running, f"the bridge ended by itself; its log ends:\n{stage.bridge.child.tail()}"
-        queue = (await stage.status()).get("queue")
-        known = {"what the bridge does not tell": 1} if queue is None else queue
-        waiting = {name: rows for name, rows in known.items() if not name.endswith(" dead")}
-        missing = {reply.mark for desk in desks for reply in desk.replies()} - set(marks_in_sink(stage))
-        if not waiting and not missing:
+        waiting = await _waiting(stage)
+        busy = time.monotonic() if waiting else busy
+        waiting = waiting or await _missing(stage, people)
+        if not waiting:
             return
-        if time.monotonic() - told > 5:
+        if time.monotonic() - told > 3:
             told = time.monotonic()
-            say(f"waiting for {waiting or 'nothing in the queue'}, {len(missing)} replies")
-            for desk in desks:
+            say(f"waiting for {waiting}")
+            for desk in people.desks:
                 await desk.look_after()
         await asyncio.sleep(0.2)
     say("not everything arrived in time")
+
+
+async def _waiting(stage: Stage) -> dict[str, int]:
+    """What the bridge has still to deliver."""
+    queue = (await stage.status()).get("queue")
+    known = {"what the bridge does not tell": 1} if queue is None else queue
+    return {name: rows for name, rows in known.items() if not name.endswith(" dead")}
+
+
+async def _missing(stage: Stage, people: Cast) -> dict[str, int]:
+    """What has not arrived, although the bridge may not even know of it."""
+    replies = sum([len(await desk.missing()) for desk in people.desks])
+    missing = {"replies and tickets": replies, "comments": len(await untold(stage))}
+    return {name: number for name, number in missing.items() if number}

@@ -1,4 +1,4 @@
-"""What the kills happen to: a homeserver and a bridge that reach each other through faults, and a smarthost."""
+"""What the kills happen to: a homeserver, a tracker and a bridge that reach each other through faults, a smarthost."""
 
 from __future__ import annotations
 
@@ -19,10 +19,12 @@ from tests.peers import ROOT, free_port, until
 from tests.peers.bridge import BridgeProcess, configuration, write
 from tests.peers.employee import Employee
 from tests.peers.faults import Proxy
+from tests.peers.roundup import BRIDGE, NAME, Roundup
 from tests.peers.synapse import Registration, Synapse
 from tests.peers.world import Sink
 
 MAILBOXES = ("support@company.example", "sales@company.example", "billing@company.example")
+HELPDESK = "helpdesk"
 LARGEST = 6000  # bytes of an event that the homeserver takes as long as `Stage.small` lasts
 
 
@@ -35,9 +37,13 @@ class Stage:
     homeserver: Proxy  # as the bridge reaches it
     appservice: Proxy  # as the homeserver reaches the bridge
     sink: Sink
+    tracker: Roundup
+    helpdesk: Proxy  # the tracker as the bridge reaches it
     bridge: BridgeProcess
+    bot: str
     staff: list[Employee]
     rooms: dict[str, str]  # by mailbox
+    tickets: str  # the room of the tracker's issues
     smtp: tuple[str, int]
 
     @property
@@ -56,6 +62,10 @@ class Stage:
             return False
         writer.close()
         return True
+
+    async def polled(self) -> bool:
+        """Whether the bridge has looked into the tracker twice: what happens there from now on is news."""
+        return self.helpdesk.requests.total() > 2
 
     async def status(self) -> dict[str, Any]:
         """What the bridge says of itself through its admin socket; {} when it does not answer."""
@@ -91,9 +101,13 @@ class Stage:
                     return events
                 query["from"] = page["end"]
 
-    def ghost(self, address: str) -> str:
+    async def timelines(self) -> dict[str, list[dict[str, Any]]]:
+        """Those of all rooms in which people outside are heard."""
+        return {room: await self.timeline(room) for room in (*self.rooms.values(), self.tickets)}
+
+    def ghost(self, account: str, realm: str = "mail") -> str:
         """Who speaks in rooms for a customer."""
-        return f"@{localpart('_passerelle_', Author('mail', address))}:{self.synapse.server_name}"
+        return f"@{localpart('_passerelle_', Author(realm, account))}:{self.synapse.server_name}"
 
 
 def _is_large(request: Any) -> bool:
@@ -110,16 +124,22 @@ async def staged(folder: Path, seed: int) -> AsyncIterator[Stage]:
         synapse = await stack.enter_async_context(Synapse(folder / "synapse", registration))
         homeserver = await stack.enter_async_context(Proxy(synapse.url, seed=seed + 1))
         sink = await stack.enter_async_context(Sink(seed=seed + 2))
+        tracker = await stack.enter_async_context(Roundup(folder / "tracker"))
+        helpdesk = await stack.enter_async_context(Proxy(tracker.origin, seed=seed + 3))
         staff = [await stack.enter_async_context(await _employee(synapse, name)) for name in ("alice", "bob")]
         rooms = {mailbox: await _room(staff, mailbox, registration, synapse) for mailbox in MAILBOXES}
         smtp = ("127.0.0.1", free_port())
-        management = await _room(staff, "operators", registration, synapse)
+        management, tickets = [await _room(staff, each, registration, synapse) for each in ("operators", "tickets")]
         overrides = {
             "management_room": management,
             "homeserver": {"timeout": 5},
             "outward": {"hold": 0.2, "per_address": 0},
             "retry": {"first": 0.1, "longest": 1.5},
-            "connectors": {"mail": {"rate": 0}},
+            "connectors": {"mail": {"rate": 0}, HELPDESK: _tracked(tracker, helpdesk)},
+            "mappings": [
+                *({"connector": "mail", "scope": mailbox, "room": room} for mailbox, room in rooms.items()),
+                {"connector": HELPDESK, "scope": "issue", "room": tickets},
+            ],
         }
         config = configuration(
             homeserver.url, registration, listen, smtp=f"{smtp[0]}:{smtp[1]}", smarthost=(sink.host, sink.port),
@@ -127,7 +147,15 @@ async def staged(folder: Path, seed: int) -> AsyncIterator[Stage]:
         )  # fmt: skip
         bridge = BridgeProcess(write(folder / "bridge" / "passerelle.yaml", config), fresh=True)
         stack.push_async_callback(bridge.stop)
-        yield Stage(folder, synapse, homeserver, appservice, sink, bridge, staff, rooms, smtp)
+        bot = f"@{registration.bot}:{synapse.server_name}"
+        yield Stage(
+            folder, synapse, homeserver, appservice, sink, tracker, helpdesk, bridge, bot, staff, rooms, tickets, smtp
+        )
+
+
+def _tracked(tracker: Roundup, way: Proxy) -> dict[str, Any]:
+    login = {"username": BRIDGE, "password": tracker.password(BRIDGE)}
+    return {"plugin": "roundup", "url": f"{way.url}/{NAME}/", "web": tracker.url, "every": 1, **login}
 
 
 async def _employee(synapse: Synapse, name: str) -> Employee:

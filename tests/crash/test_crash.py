@@ -9,8 +9,11 @@ from tests.crash.run import Plan, run
 
 async def test_nothing_is_lost_doubled_or_reordered_in_a_short_storm(tmp_path: Path) -> None:
     said: list[str] = []
-    count = await run(Plan(kills=6, seed=1, seconds=6, customers=3, calm=60), tmp_path, said.append)
+    plan = Plan(kills=4, seed=1, seconds=4, customers=2, callers=2, writing=2.5, calling=3, calm=60)
+    count = await run(plan, tmp_path, said.append)
     assert count.sound, "\n".join([*said, str(count.line())])
-    assert count.kills == 6
+    assert count.kills == 4
     assert count.accepted > 5
     assert count.replies > 0
+    assert count.comments > 0
+    assert count.issues > 0

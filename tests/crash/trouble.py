@@ -1,4 +1,4 @@
-"""Trouble on every side: the homeserver, the smarthost, the way to the bridge, its database and its disk; and kills."""
+"""Trouble on every side: the homeserver, the smarthost, the tracker, the way to the bridge, its disk; and kills."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import contextlib
 import random
 import resource
 import sqlite3
+import sys
 from collections import Counter
 from collections.abc import Awaitable, Callable, Sequence
 
@@ -14,6 +15,7 @@ import psutil
 
 from tests.crash.stage import Stage, listening
 from tests.peers.faults import Fault, Kind, Proxy
+from tests.peers.roundup import NAME
 
 STAGES: dict[str, Sequence[str]] = {
     "banner": ("421 4.3.2 closing", "554 5.3.2 no service here"),
@@ -35,7 +37,7 @@ class Trouble:
 
     async def work(self, over: Callable[[], bool]) -> None:
         """One trouble at a time on each side, with calm between, until `over`."""
-        sides = (self._homeserver, self._appservice, self._smarthost, self._disk)
+        sides = (self._homeserver, self._appservice, self._smarthost, self._disk, self._tracker)
         async with asyncio.TaskGroup() as tasks:
             for number, side in enumerate(sides):
                 tasks.create_task(self._haunt(side, random.Random(f"{self._seed} {number}"), over))
@@ -48,13 +50,24 @@ class Trouble:
             await side(dice)
 
     async def _homeserver(self, dice: random.Random) -> None:
-        kind = dice.choice(["down", "refuse", "slow", "cut", "cut", 401, 403, 429, 500, 502])
+        kind: Kind | str = dice.choice(["down", "refuse", "slow", "cut", "cut", 401, 403, 429, 500, 502])
         await self._proxied(self.stage.homeserver, kind, dice, "homeserver")
 
     async def _appservice(self, dice: random.Random) -> None:
         """ "cut" here is the same transaction again: the bridge has it, and the homeserver does not know."""
-        kind = dice.choice(["down", "refuse", "slow", "cut", "cut", 500])
+        kind: Kind | str = dice.choice(["down", "refuse", "slow", "cut", "cut", 500])
         await self._proxied(self.stage.appservice, kind, dice, "appservice")
+
+    async def _tracker(self, dice: random.Random) -> None:
+        """ "cut" here is a request that was done, and the bridge does not know."""
+        kind: Kind | str = dice.choice(["down", "refuse", "slow", "cut", "cut", "cut", 429, 503, "killed"])
+        if kind != "killed":
+            await self._proxied(self.stage.helpdesk, kind, dice, "tracker")
+            return
+        self.struck["tracker killed"] += 1
+        self.stage.tracker.kill()
+        await asyncio.sleep(dice.uniform(0, 1.5))
+        await self.stage.tracker.start()
 
     async def _proxied(self, proxy: Proxy, kind: Kind | str, dice: random.Random, side: str) -> None:
         self.struck[f"{side} {kind}"] += 1
@@ -147,7 +160,7 @@ class Killer:
                 await restarts[number]()
             if self._dice.random() < 0.75:
                 await listening(self.stage)
-                await asyncio.sleep(self._dice.uniform(0, 2) * max(1.5, self._each - (clock() - began)))
+                await self._some_time(self._dice.uniform(0, 2) * max(1.5, self._each - (clock() - began)))
             else:  # it may not even have come to its senses
                 await asyncio.sleep(self._dice.uniform(0, 1.5))
             if not self.stage.bridge.running:
@@ -157,7 +170,22 @@ class Killer:
             self.stage.bridge.kill()
             self.done += 1
             if self.done % 10 == 0 or self.done == self._kills:
-                self._say(f"{self.done} kills, {len(self.stage.sink.mails)} mails out")
+                self._say(
+                    f"{self.done} kills, {len(self.stage.sink.mails)} mails out, {self._written()} into the tracker"
+                )
+
+    async def _some_time(self, seconds: float) -> None:
+        """So long; half the times only until it has just begun to write to the tracker, if it does."""
+        clock = asyncio.get_running_loop().time
+        end, written = clock() + seconds, self._written() if self._dice.random() < 0.5 else sys.maxsize
+        while clock() < end and self._written() <= written:
+            await asyncio.sleep(0.01)
+        if self._written() > written:
+            await asyncio.sleep(self._dice.uniform(0, 0.2))
+
+    def _written(self) -> int:
+        """Requests that would change something in the tracker."""
+        return sum(self.stage.helpdesk.requests[f"{method} {NAME}"] for method in ("POST", "PATCH"))
 
     async def _restart(self) -> None:
         self._say("the homeserver is restarted")

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import json
 from collections import Counter, defaultdict
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from tests.crash.load import MAIL_MARK, Customer, Desk, Reply, marks_in_sink
+from tests.crash.desks import MailDesk, Reply, marks_in_sink
+from tests.crash.load import MAIL_MARK, Customer
 from tests.crash.stage import Stage
 from tests.peers.employee import body, relation, thread_of
 
@@ -17,16 +18,22 @@ STUB = "cannot be shown here"
 
 @dataclass
 class Count:
-    """The figures, and the evidence for those that should be zero."""
+    """The figures, and the evidence for those that should be zero; lost, duplicated, reordered: tickets too."""
 
     kills: int = 0
-    accepted: int = 0
+    accepted: int = 0  # mails
     lost: int = 0
     duplicated: int = 0
     mail_repeats: int = 0
     reordered: int = 0
     astray: int = 0  # in the wrong room or thread, or to the wrong recipient
-    replies: int = 0
+    replies: int = 0  # by mail
+    comments: int = 0  # in the tracker: of customers, to be shown here, and ours, asked for here
+    comments_lost: int = 0
+    comments_doubled: int = 0
+    issues: int = 0  # in the tracker, likewise
+    issues_lost: int = 0
+    issues_doubled: int = 0
     rescued: int = 0  # replies that a person had to send or try again, visibly asked to
     seconds: int = 0
     seed: int = 0
@@ -41,9 +48,17 @@ class Count:
         plain = {name: value for name, value in vars(self).items() if name not in ("more", "evidence")}
         return plain | self.more
 
-    def blame(self, figure: str, what: str) -> None:
-        setattr(self, figure, getattr(self, figure) + 1)
+    def blame(self, figure: str, what: str, *also: str) -> None:
+        for each in (figure, *also):
+            setattr(self, each, getattr(self, each) + 1)
         self.evidence.append(f"{figure}: {what}")
+
+    def once(self, what: str, kind: str, found: Sequence[object]) -> None:
+        """Of this `kind` ("comments", "issues") there should be one."""
+        if not found:
+            self.blame("lost", f"{what} is nowhere", f"{kind}_lost")
+        for _ in found[1:]:
+            self.blame("duplicated", f"{what}: {found}", f"{kind}_doubled")
 
 
 @dataclass
@@ -56,9 +71,9 @@ class Shown:
     thread: str
 
 
-async def judge(stage: Stage, customers: list[Customer], desks: list[Desk], count: Count) -> None:
+async def judge(stage: Stage, customers: list[Customer], desks: list[MailDesk], count: Count) -> None:
     """Fill in the figures."""
-    timelines = {room: await stage.timeline(room) for room in stage.rooms.values()}
+    timelines = await stage.timelines()
     shown = _shown(timelines, {stage.ghost(each.address) for each in customers})
     for customer in customers:
         _mails(stage, customer, shown, count)
@@ -121,7 +136,7 @@ def _deliveries(timelines: dict[str, list[dict[str, Any]]], count: Count) -> Non
             count.blame("duplicated", f"the delivery {uid} is {times} events")
 
 
-def _replies(stage: Stage, desks: Iterable[Desk], count: Count) -> None:
+def _replies(stage: Stage, desks: Iterable[MailDesk], count: Count) -> None:
     arrived = marks_in_sink(stage)
     known: set[str] = set()
     for desk in desks:
@@ -133,18 +148,18 @@ def _replies(stage: Stage, desks: Iterable[Desk], count: Count) -> None:
         count.blame("astray", f"{mark} left and nobody asked for it")
 
 
-def _reply(reply: Reply, desk: Desk, mails: list[Any], count: Count) -> None:
+def _reply(reply: Reply, desk: MailDesk, mails: list[Any], count: Count) -> None:
     said = [body(each)[:80] for each in desk.answers(reply)]
     if not mails:
         count.blame("lost", f"{reply.mark} by {reply.author} never left; the bot said {json.dumps(said)}")
         return
-    count.rescued += any("Paused:" in text or "Not sent to" in text for text in said)
+    count.rescued += bool(desk.troubles(reply))
     count.mail_repeats += len(mails) - 1
     if len({mail["Message-ID"] for mail in mails}) > 1:
         count.blame("duplicated", f"{reply.mark} left under several Message-IDs")
     for mail in mails:
-        if mail.recipients != (reply.customer,):
-            count.blame("astray", f"{reply.mark} went to {mail.recipients}, not to {reply.customer}")
+        if mail.recipients != (reply.partner,):
+            count.blame("astray", f"{reply.mark} went to {mail.recipients}, not to {reply.partner}")
 
 
 def stubs(timelines: dict[str, list[dict[str, Any]]], address: str) -> int:

@@ -21,7 +21,7 @@ TIERS = [
     {"bridge.items"},
     {"bridge.outward", "bridge.queue"},
     {"bridge.hub", "bridge.matrix", "bridge.commands"},
-    {"bridge.hearing", "bridge.departures", "bridge.holds", "bridge.polling", "bridge.port"},
+    {"bridge.arrivals", "bridge.hearing", "bridge.departures", "bridge.holds", "bridge.polling", "bridge.port"},
     {"bridge.rules"},
     {"bridge.web", "bridge.app", "bridge.testing"},
     {"bridge.cli", "bridge.__main__"},

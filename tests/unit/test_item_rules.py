@@ -509,13 +509,13 @@ async def test_an_account_is_proven_by_writing_the_code_there_as_that_account(of
     await office.arrive(begins=True, text="It rattles.")
     await office.say("!me desk alice")
     code = (await office.notices())[-1].split()[-1]
-    await office.arrive(text=f"me: {code}", author=Author("desk", "mallory", verified=True))
+    await office.arrive(text=f" {code}\n", author=Author("desk", "mallory", verified=True))
     assert not await _account(office)
     await office.say("!me desk alice")
     code = (await office.notices())[-1].split()[-1]
-    await office.arrive(text=f"me: {code}", author=Author("desk", "alice", verified=False))
+    await office.arrive(text=f" {code}\n", author=Author("desk", "alice", verified=False))
     assert not await _account(office)
-    await office.arrive(text=f"me: {code}", author=Author("desk", "alice", verified=True))
+    await office.arrive(text=f" {code}\n", author=Author("desk", "alice", verified=True))
     assert await _account(office) == "alice"
     await office.say("!me")
     assert (await office.notices())[-1] == "desk: you are alice"

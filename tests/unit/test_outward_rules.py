@@ -15,9 +15,10 @@ from bridge.commands.parse import command_of
 from bridge.config import Config
 from bridge.connector import Connector
 from bridge.model import Address, Answered, Author, Draft, Envelope, Recipients, RoomEvent
-from bridge.outward import Outward, leaving
+from bridge.outward import Outward
 from bridge.payload import Post as Shown
 from bridge.payload import Rights
+from bridge.present import leaving
 from bridge.rules import Rules
 from bridge.store import Store, Tx
 

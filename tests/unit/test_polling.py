@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 from bridge import store
+from bridge.arrivals import Arrivals
 from bridge.config import Config
 from bridge.connector import Connector
 from bridge.model import Author, Envelope, Page, Rejected, Unavailable, Unconfirmed
@@ -69,7 +70,7 @@ class Bench:
         self.rules.places.resolve(ROOM, ROOM)
         self.desk = Desk()
         self.told: list[str] = []
-        self.poller = Poller(self.desk, memory, self.rules.hub, self._tell)
+        self.poller = Poller(self.desk, memory, Arrivals(memory, self.rules.hub), self._tell)
 
     async def _tell(self, name: str, reason: str) -> None:
         self.told.append(reason)
@@ -147,6 +148,7 @@ async def test_nothing_is_lost_while_a_room_is_not_known(bench: Bench, monkeypat
     page = Page((PLAIN,), "1")
     bench.desk.answers = [page] * 50
     async with polling(bench):
+
         async def thrice() -> bool:
             return len(bench.desk.cursors) > 2
 

@@ -239,7 +239,7 @@ async def test_a_later_doubt_does_not_hide_an_earlier_one(store: Store) -> None:
     assert second.doubt == first.doubt
 
 
-async def test_a_dead_draft_that_is_asked_again_is_as_new(store: Store) -> None:
+async def test_a_dead_draft_that_is_asked_again_is_as_new_but_for_having_been_attempted(store: Store) -> None:
     uid = await store.transact(lambda tx: tx.queue.add_draft("m:1", "mail", "{}", 1, "@a:b", "$words", "$cause"))
     old = time.time() - 10 * 86400
     await store.transact(
@@ -248,7 +248,7 @@ async def test_a_dead_draft_that_is_asked_again_is_as_new(store: Store) -> None:
     await store.transact(lambda tx: tx.queue.revive(uid, "asked", "{}"))
     again = await store.transact(lambda tx: tx.queue.get(uid))
     assert again is not None
-    assert (again.state, again.attempts, again.doubt, again.error) == ("asked", 0, None, "")
+    assert (again.state, again.attempts, again.doubt, again.error) == ("asked", 1, None, "")
     assert again.created > old
 
 

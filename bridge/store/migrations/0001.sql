@@ -152,6 +152,7 @@ CREATE TABLE claim (
     connector TEXT NOT NULL,
     account TEXT NOT NULL,
     room TEXT NOT NULL,       -- where to say that it is proven
+    conversation INTEGER NOT NULL,
     at REAL NOT NULL
 ) WITHOUT ROWID;
 
