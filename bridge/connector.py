@@ -244,12 +244,14 @@ class Connector:
             await asyncio.sleep(pause)
         return "", problem
 
-    async def collect(self, http: Http, wanted: Iterable[tuple[str, str, str, str]]) -> tuple[tuple[File, ...], str]:
-        """Files of a message, each (path, name, type, address for people); and which of them cannot be had, and where
-        they are, for `Envelope.problem`.
+    async def collect(
+        self, http: Http, wanted: Iterable[tuple[str, str, str]], where: str
+    ) -> tuple[tuple[File, ...], str]:
+        """Files of a message, each (path, name, type); and which of them cannot be had, for `Envelope.problem`, with
+        the address where people find them.
         """
         files, problems = [], []
-        for path, name, type_, where in wanted:
+        for path, name, type_ in wanted:
             try:
                 files.append(await http.download(path, name, type_ or "application/octet-stream"))
             except (Rejected, Deferred) as error:

@@ -66,19 +66,17 @@ class Roundup(Connector):
         if state in seen:
             return []
         recent = [each["id"] for each in row["messages"] or () if each.get("activity", since) >= since][-1000:]
-        begins = row["creation"] >= since and row["creator.username"] != self.account and item not in seen
-        author, title = self._author(row, "creator" if begins else "actor"), one_line(row["title"] or "")
-        about: dict[str, Any] = {"item": item, "card": self._card(row), "begins": begins}
-        bare = Envelope(self.name, (self.scope,), state, state, author, now, title, **about)
+        new = row["creation"] >= since and row["creator.username"] != self.account and item not in seen
+        who, title = self._author(row, "creator" if new else "actor"), one_line(row["title"] or "")
+        bare = Envelope(
+            self.name, (self.scope,), state, state, who, now, title, item=item, card=self._card(row), begins=new
+        )
         said = [each for number in recent if number not in seen for each in await self._said(number, since, bare)]
         seen |= dict.fromkeys([state, item, *recent], row["activity"])
         authors = {each.author for each in said}
-        if begins or authors <= {author}:
+        if new or authors <= {who}:
             return said or [bare]
-        return [
-            replace(bare, author=model.Author(self.name, "")) if author in authors else bare,
-            *said,
-        ]  # whose change?
+        return [replace(bare, author=model.Author(self.name, "")) if who in authors else bare, *said]  # whose change?
 
     async def _said(self, number: str, since: str, bare: Envelope) -> list[Envelope]:
         """A message, if it is new and not ours; what cannot be read of it is told, and stops nothing."""
@@ -89,21 +87,19 @@ class Roundup(Connector):
         message, key = found[0], f"msg{number}"
         ids = "&".join(f"id={each['id']}" for each in message["files"] or ())
         found = await self._get(f"file?{ids}", "name,type") if ids else ()
-        wanted = [(one["id"], one["name"] or "file", one["type"]) for one in found]
-        urls = [(f"rest/data/file/{n}/binary_content", name, type_, f"{self.web}file{n}/") for n, name, type_ in wanted]
-        files, missing = await self.collect(self.http, urls)
+        files = [(f"rest/data/file/{one['id']}/binary_content", one["name"] or "file", one["type"]) for one in found]
+        kept, missing = await self.collect(self.http, files, f"{self.web}msg{number}")
         text, problem = await self.read(lambda: self._text(number), f"{self.web}msg{number}")
         refs = tuple(filter(None, [message["inreplyto"]]))
         said = replace(bare, key=key, id=message["messageid"] or key, author=self._author(message, "author"), text=text)
-        return [replace(said, refs=refs, files=files, problem="; ".join(filter(None, [problem, missing])))]
+        return [replace(said, refs=refs, files=kept, problem="; ".join(filter(None, [problem, missing])))]
 
     async def _text(self, number: str) -> str:
         return clean((await self._get(f"msg/{number}", "content"))["attributes"]["content"] or "")
 
     def _author(self, row: Any, role: str) -> model.Author:
-        """Who made a thing is known for certain; whom a message names as its author, when it is the same."""
         account, creator = row[f"{role}.username"] or row["creator.username"], row["creator.username"]
-        verified = role == "actor" or account == creator
+        verified = role == "actor" or account == creator  # whom a message names as its author may be anybody
         return model.Author(self.name, account, row.get(f"{role}.realname") or "", verified)
 
     def _mark(self, uid: str) -> str:  # the Message-ID, also of the mails that the tracker makes of it

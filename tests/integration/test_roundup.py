@@ -403,7 +403,7 @@ async def test_a_file_that_is_too_large_is_told_with_its_message(tmp_path: Path)
         [told] = [each for each in await at.news() if each.text]
         assert [file.name for file in told.files] == ["small.bin"]
         assert "large.bin" in told.problem
-        assert f"{at.tracker.url}file1" in told.problem
+        assert f"{at.tracker.url}msg1" in told.problem
 
 
 # --- what leaves

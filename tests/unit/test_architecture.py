@@ -121,3 +121,7 @@ def test_nothing_in_the_bridge_knows_mail_or_tickets(path: Path) -> None:
             words.append(node.value)
         known = [word for word in words if isinstance(word, str) and TOOLS.search(word)]
         assert not known, f"line {getattr(node, 'lineno', '?')}: {known}"
+
+
+def test_the_plugin_of_a_ticket_tool_is_short_enough_to_be_an_example() -> None:
+    assert (ROOT / "plugins" / "roundup.py").read_text(encoding="utf-8").count("\n") <= 200
