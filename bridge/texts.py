@@ -205,7 +205,7 @@ CATALOGUE: dict[str, tuple[str, str]] = {
     "change-usage": ("Type: !{word} {usage}", "Tapez : !{word} {usage}"),
     "tool-refused": ("⚠️ {connector} says no: {reason}", "⚠️ {connector} refuse : {reason}"),
     "item-changed": ("{who} changed {key}: {changes}", "{who} a modifié {key} : {changes}"),
-    "item-differs": ("{key}: {changes}", "{key} : {changes}"),
+    "item-differs": ("{key} changed: {changes}", "{key} modifié : {changes}"),
     "item-set": ("{who} set {word} of {key}: {value}", "{who} a mis {word} de {key} : {value}"),
     "who-are-you": (
         "I do not know who you are in {connector}. Type: !me {connector} account",

@@ -200,7 +200,7 @@ async def test_a_mail_begins_in_the_room_and_the_history_goes_with_it_on_request
     assert "!help" not in mail.text
 
     ambiguous = await thread.say("!reply To whom?")
-    await alice.see(room, answers(ambiguous, "several partners outside"))
+    await alice.see(room, answers(ambiguous, "goes to several places"))
     await thread.left(await thread.say("!reply To Jane.", reply_to=answer["event_id"]))
     assert company.sink.mails[-1].recipients == ("jane@customer.example",)
 

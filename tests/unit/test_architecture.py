@@ -125,3 +125,25 @@ def test_nothing_in_the_bridge_knows_mail_or_tickets(path: Path) -> None:
 
 def test_the_plugin_of_a_ticket_tool_is_short_enough_to_be_an_example() -> None:
     assert (ROOT / "plugins" / "roundup.py").read_text(encoding="utf-8").count("\n") <= 200
+
+
+def test_no_module_imports_itself_by_way_of_others() -> None:
+    known = {name(path): path for path in MODULES}
+    wanted = {
+        module: {found for each in imported(path) if (found := _module(each, known)) != module and found}
+        for module, path in known.items()
+    }
+    while leaves := [module for module, others in wanted.items() if not others]:
+        for leaf in leaves:
+            del wanted[leaf]
+        for others in wanted.values():
+            others.difference_update(leaves)
+    assert not wanted, f"import cycles among {sorted(wanted)}"
+
+
+def _module(imported_name: str, known: dict[str, Path]) -> str:
+    """The module that a name comes from: itself, or the one it is defined in; "" when it is none of ours."""
+    if imported_name in known:
+        return imported_name
+    parent = imported_name.rpartition(".")[0]
+    return parent if parent in known else ""
