@@ -198,9 +198,10 @@ class Play:
         self.checks.that(to in mail.recipients and words in mail.text, fact, f"to {mail.recipients}: {mail.text}")
         return mail
 
-    async def accepted(self, who: Employee, asked: Asked, connector: str = "mail") -> None:
-        """What an author sees once it has left."""
-        said = self.say("preview-sent", connector=connector, to="").rstrip(" .")
+    async def accepted(self, who: Employee, asked: Asked, connector: str = "mail", *, made: bool = False) -> None:
+        """What an author sees once it has left; `made`: something new was made of it."""
+        text = self.say("preview-made" if made else "preview-sent", connector=connector, to="\0", key="\0")
+        said = text.partition("\0")[0].rstrip()
         taker = "the mail server" if connector == "mail" else "Roundup"
         await self.reworded(who, asked, said, f"its preview says that {taker} took it")
         await self.marked(who, asked.room, asked.event, "✉️")
