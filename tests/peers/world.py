@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import datetime
 import random
 import uuid
@@ -296,7 +297,8 @@ class _Conversation(SMTP):
 def _abort(conversation: SMTP) -> None:
     """Break the connection without a word."""
     if conversation.transport is not None:
-        conversation.transport.abort()  # type: ignore[attr-defined]
+        with contextlib.suppress(AttributeError):  # Python 3.11.2: a TLS transport that has ended already
+            conversation.transport.abort()  # type: ignore[attr-defined]
 
 
 def _taken(session: Session, envelope: Envelope, tls: bool, answered: bool) -> Mail:
