@@ -31,13 +31,11 @@ class Hub:
 
     def accept_page(self, tx: Tx, connector: str, page: Page) -> None:
         """What a poll brought, with its cursor. What no room takes is passed over."""
-        for envelope in page.envelopes:
-            with contextlib.suppress(Rejected):
-                self.accept(tx, envelope)
+        self.accept_all(tx, page.envelopes)
         tx.conversations.moved_on(connector, page.cursor)
 
     def accept_all(self, tx: Tx, envelopes: Iterable[Envelope]) -> None:
-        """What a webhook brought: all or nothing. What no room takes is passed over."""
+        """What a webhook or a poll brought: all or nothing. What no room takes is passed over."""
         for envelope in envelopes:
             with contextlib.suppress(Rejected):
                 self.accept(tx, envelope)

@@ -7,7 +7,7 @@ import secrets
 import time
 
 from bridge import payload, present
-from bridge.model import Card, Change, Draft, Envelope
+from bridge.model import Card, Draft, Envelope
 from bridge.payload import Alter, CardPost, Look, Post
 from bridge.places import Places, link
 from bridge.store import Claim, Conversation, Tx
@@ -104,7 +104,9 @@ class Items:
         """The tool did what somebody asked for."""
         self.update(tx, conversation, alter.item, card)
         change = alter.change
-        self._notice(tx, conversation, self._say("item-set", who=change.name, key=card.key, **_said(change)))
+        self._notice(
+            tx, conversation, self._say("item-set", who=change.name, key=card.key, word=change.word, value=change.value)
+        )
 
     def refused(self, tx: Tx, asked: Look | Alter, conversation: Conversation, connector: str, reason: str) -> None:
         """The tool did not do it, or has no such item: whoever asked hears why; who only mentioned it did not ask."""
@@ -135,7 +137,3 @@ class Items:
                 body = self._say("account-linked", account=claim.account, connector=claim.connector)
                 post = Post(claim.room, body, notice=True, mentions=(claim.mxid,))
                 self._places.post(tx, post, claim.conversation or None)
-
-
-def _said(change: Change) -> dict[str, str]:
-    return {"word": change.word, "value": change.value}

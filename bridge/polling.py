@@ -40,7 +40,8 @@ class Poller:
             cursor = await self._store.transact(lambda tx: tx.conversations.cursor(self._connector.name))
             page = await self._asked(cursor)
             if page is not None and await self._written_down(page, cursor):
-                await asyncio.sleep(0 if page.more else self._connector.every)
+                goes_on = page.more and page.cursor != cursor  # else it would be asked the same without a pause
+                await asyncio.sleep(0 if goes_on else self._connector.every)
 
     async def _written_down(self, page: Page, cursor: str) -> bool:
         """False, after a while, when it must be asked for again: a room is not known yet, the disk is full."""

@@ -22,6 +22,7 @@ STAMP = "%Y-%m-%d.%H:%M:%S"  # times as the tracker writes them: UTC, whole seco
 CARD = "id,title,status,priority,assignedto,messages,files"
 ROW = f"{CARD},activity,creation,creator.username,creator.realname,actor.username,actor.realname"
 MESSAGE = "author.username,author.realname,creator.username,creator.realname,messageid,inreplyto,files"
+LABELS = {"status": "status", "priority": "priority", "assigned to": "assignedto"}
 PROPERTIES = {"state": "status", "assign-item": "assignedto", "priority": "priority"}
 
 
@@ -106,11 +107,8 @@ class Roundup(Connector):
         return f"<{self.mark(uid)}@{self.web.split('/')[2].replace(':', '.')}>"
 
     def _card(self, row: Any) -> Card:
-        labels, item = (
-            {"status": "status", "priority": "priority", "assigned to": "assignedto"},
-            f"{self.scope}{row['id']}",
-        )
-        fields = tuple((label, self._name(row[name])) for label, name in labels.items())
+        item = f"{self.scope}{row['id']}"
+        fields = tuple((label, self._name(row[name])) for label, name in LABELS.items())
         return Card(item, item, one_line(row["title"] or ""), f"{self.web}{item}", fields)
 
     def match(self, text: str) -> str:
@@ -150,9 +148,8 @@ class Roundup(Connector):
         """Our message and its files, still to be linked; those of an earlier attempt, as they are meant now."""
         mark, text, files = self._mark(delivery.uid), clean(draft.plain).strip() or "…", []
         for found in await self._get("msg", "files", {"messageid:": mark}) if delivery.attempts > 1 else ():
-            etag = (await self._get(f"msg/{found['id']}", "date"))[
-                "@etag"
-            ]  # a write waits for what is still being made
+            # A write there waits for what an earlier attempt is still making: after it, that can be seen.
+            etag = (await self._get(f"msg/{found['id']}", "date"))["@etag"]
             await self._ask("PATCH", f"msg/{found['id']}", json={"@etag": etag, "date": ".", "content": text})
             return {"messages": [found["id"]], "files": [each["id"] for each in found["files"] or ()]}
         for file in filter(lambda file: file.size, draft.files):  # an empty one is refused, with the whole message

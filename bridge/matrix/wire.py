@@ -117,6 +117,7 @@ class _Connection(asyncio.Protocol):
     async def ask(self, whole: bytes, seconds: float) -> Answer:
         loop = asyncio.get_running_loop()
         self._silent = True
+        self._answer, self._pieces, self._size = Answer(), [], 0  # nothing of the last one may pass for this one's
         self._waiting = loop.create_future()
         timer = loop.call_later(seconds, self._fail, f"no answer within {seconds:g} seconds")
         self._transport.write(whole)
@@ -145,7 +146,8 @@ class _Connection(asyncio.Protocol):
         self.open = True
 
     def connection_lost(self, error: Exception | None) -> None:
-        if self.open and self._waiting is not None and self._answer.status and not self._lengths_known():
+        ended = error is None and self._answer.status >= 200 and not self._lengths_known()
+        if self.open and self._waiting is not None and ended:
             self._complete()  # a body may end with the connection, RFC 9112 6.3
         self.stale, self.open = self._silent, False
         self._fail(str(error) if error else "the connection was closed")

@@ -8,6 +8,7 @@ answers keep their order.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import re
 import ssl
@@ -158,7 +159,8 @@ class Session(asyncio.Protocol):
     def abort(self) -> None:
         if self._task:
             self._task.cancel()
-        self._transport.abort()
+        with contextlib.suppress(AttributeError):  # Python 3.11.2: a TLS transport that has ended already
+            self._transport.abort()
 
     def _tick(self) -> None:
         """Note when silence has lasted too long. A new timer for every command would cost as much as the command."""

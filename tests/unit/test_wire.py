@@ -180,6 +180,23 @@ async def test_an_answer_nobody_waits_for_any_more_is_never_taken_for_the_next_o
         assert (await wire.request("GET", "second", "")).body == b"2!"
 
 
+async def test_the_last_answer_never_passes_for_one_that_did_not_come() -> None:
+    empty = b"HTTP/1.1 204 No Content\r\n\r\n"  # without a length, as it may be (RFC 9112 6.3)
+
+    def hanging_up(server: Server) -> Say:
+        async def say(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            await server.request(reader)
+            writer.write(empty)
+            await server.request(reader)
+
+        return say
+
+    async with talking(hanging_up) as (_, wire):
+        assert (await get(wire)).status == 204
+        with pytest.raises(Broken):
+            await get(wire, "POST", b"{}")
+
+
 async def test_too_large_an_answer_is_cut(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("bridge.matrix.wire.MOST", 1000)
     whole = b"HTTP/1.1 200 OK\r\nContent-Length: 5000\r\n\r\n" + b"x" * 5000
