@@ -128,6 +128,7 @@ class Bridge:
         for alias, room in (await self.store.transact(lambda tx: tx.people.aliases())).items():
             self.places.recall(alias, room)
         self.places.encrypted |= await self.store.transact(lambda tx: tx.people.encrypted())
+        self.places.make(await self.store.transact(lambda tx: tx.mappings.made()))
         await self.store.transact(self.outward.ask_again)
 
     async def _be_known(self) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+from collections.abc import Set
 from importlib.metadata import entry_points
 from pathlib import Path
 from typing import Any
@@ -81,6 +82,19 @@ class Outward(Section):
     )
 
 
+EVERYBODY = "*"
+
+
+class Permissions(Section):
+    """Who of the company may do what: Matrix ids, server names, or "*" for everybody inside."""
+
+    use: frozenset[str] = Field(frozenset({EVERYBODY}), description="Who may answer outward, ask and change items")
+    map: dict[str, frozenset[str]] = Field(
+        {}, description='Who may map rooms in chat, by connector ("*": every connector); administrators always may'
+    )
+    administer: frozenset[str] = Field(frozenset(), description="Who may do everything, in every mapped room")
+
+
 class Retry(Section):
     """How long a delivery is tried."""
 
@@ -96,6 +110,17 @@ class Mapping(Section):
     scope: str = Field(description="What of it: a mailbox address, a project …")
     room: str = Field(description="Room id (!…) or alias (#…:server)")
     private: bool = Field(False, description="Whether the room may see the tool's private notes")
+    only: dict[str, tuple[str, ...]] = Field(
+        {},
+        description="Take only what fits: a fact by its name, and a pattern or a list of them (* stands for anything)",
+    )
+
+    @field_validator("only", mode="before")
+    @classmethod
+    def _patterns(cls, value: Any) -> Any:
+        if not isinstance(value, dict):
+            return value
+        return {key: (one,) if isinstance(one, str) else one for key, one in value.items()}
 
     @field_validator("room")
     @classmethod
@@ -113,6 +138,7 @@ class Config(Section):
     data: Path = Field(Path("data"), description="Folder of the database and the spool, relative to this file")
     management_room: str = Field("", description="Room id or alias where operators are told of trouble")
     inside: Inside = Inside()
+    permissions: Permissions = Permissions()
     outward: Outward = Outward()
     retry: Retry = Retry()
     retention: float = Field(365 * 86400, gt=0, description="Seconds that raw messages and files are kept")
@@ -150,6 +176,25 @@ class Config(Section):
             return False
         server = mxid.partition(":")[2]
         return mxid in self.inside.users or server in {self.homeserver.server_name, *self.inside.servers}
+
+    def may_use(self, mxid: str) -> bool:
+        """Whether somebody may ask the bridge for anything."""
+        permissions = self.permissions
+        listed = permissions.use.union(*permissions.map.values(), permissions.administer)
+        return self.is_inside(mxid) and _listed(mxid, listed)
+
+    def may_map(self, mxid: str, connector: str) -> bool:
+        """Whether somebody may map rooms to scopes of that connector."""
+        by_connector = self.permissions.map
+        listed = by_connector.get(connector, frozenset()) | by_connector.get(EVERYBODY, frozenset())
+        return self.is_inside(mxid) and _listed(mxid, listed | self.permissions.administer)
+
+    def may_administer(self, mxid: str) -> bool:
+        return self.is_inside(mxid) and _listed(mxid, self.permissions.administer)
+
+
+def _listed(mxid: str, names: Set[str]) -> bool:
+    return not names.isdisjoint((mxid, mxid.partition(":")[2], EVERYBODY))
 
 
 def _matches(mxid: str, pattern: str) -> bool:

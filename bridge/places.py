@@ -25,18 +25,36 @@ class Places:
 
     def __init__(self, config: Config, say: Texts) -> None:
         self._say = say
-        self._mappings = config.mappings
-        self._scopes = {  # asked for with every recipient of every mail
-            connector: frozenset(mapping.scope for mapping in config.mappings if mapping.connector == connector)
-            for connector in config.connectors
-        }
-        self._by_scope: dict[tuple[str, str], list[Mapping]] = {}
-        for mapping in config.mappings:
-            self._by_scope.setdefault((mapping.connector, mapping.scope), []).append(mapping)
+        self._connectors = frozenset(config.connectors)
+        self.declared = config.mappings
+        self.made: tuple[Mapping, ...] = ()
+        self._index()
         self._resolved: dict[str, str] = {}
         self._fresh: set[str] = set()
         self.management = ""
         self.encrypted: set[str] = set()  # nothing is carried there until encrypted rooms can be read
+
+    def declare(self, mappings: Iterable[Mapping]) -> None:
+        """From now on the configuration maps these."""
+        self.declared = tuple(mappings)
+        self._index()
+
+    def make(self, mappings: Iterable[Mapping]) -> None:
+        """From now on these are mapped by people in their rooms."""
+        self.made = tuple(mappings)
+        self._index()
+
+    def _index(self) -> None:
+        """All mappings, in order of precedence: what is declared comes before what was made for that scope and room."""
+        pinned = {_place(mapping) for mapping in self.declared}
+        made = (mapping for mapping in self.made if _place(mapping) not in pinned)
+        self._mappings = [each for each in (*self.declared, *made) if each.connector in self._connectors]
+        self._by_scope: dict[tuple[str, str], list[Mapping]] = {}
+        scopes: dict[str, set[str]] = {}
+        for mapping in self._mappings:
+            self._by_scope.setdefault((mapping.connector, mapping.scope), []).append(mapping)
+            scopes.setdefault(mapping.connector, set()).add(mapping.scope)
+        self._scopes = {name: frozenset(found) for name, found in scopes.items()}  # asked for with every recipient
 
     def resolve(self, name: str, room: str) -> None:
         """Room id of an alias, or of itself."""
@@ -78,6 +96,15 @@ class Places:
         found = [mapping for mapping in self._by_scope.get((connector, scope), ()) if mapping.private]
         return any(self._resolved.get(mapping.room) == room for mapping in found)
 
+    @property
+    def mappings(self) -> list[Mapping]:
+        """Every mapping, in order of precedence."""
+        return list(self._mappings)
+
+    def room_of(self, mapping: Mapping) -> str:
+        """Room id of a mapping, "" while it is not known."""
+        return self._resolved.get(mapping.room, "")
+
     def mapped(self) -> set[str]:
         """Room ids of every mapping that is known."""
         return {self._resolved[mapping.room] for mapping in self._mappings if mapping.room in self._resolved}
@@ -118,3 +145,7 @@ class Places:
         """A notice in the management room, if there is one."""
         if self.management:
             self.post(tx, Post(self.management, body, notice=True))
+
+
+def _place(mapping: Mapping) -> tuple[str, str, str]:
+    return mapping.connector, mapping.scope, mapping.room

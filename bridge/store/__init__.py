@@ -17,6 +17,7 @@ from typing import Concatenate, ParamSpec, TypeVar
 from bridge.model import Delivery, File
 from bridge.store import database
 from bridge.store.conversations import Conversation, Conversations, Item, Message
+from bridge.store.mappings import Mappings
 from bridge.store.people import Claim, People
 from bridge.store.queue import QueueTable, new_uid, passes
 from bridge.store.spool import DiskSpool
@@ -41,12 +42,14 @@ class Tx:
     queue: QueueTable = field(init=False)
     conversations: Conversations = field(init=False)
     people: People = field(init=False)
+    mappings: Mappings = field(init=False)
     timers: list[tuple[str, float]] = field(default_factory=list)  # uid of a held draft, seconds to hold it
 
     def __post_init__(self) -> None:
         self.queue = QueueTable(self.db)
         self.conversations = Conversations(self.db)
         self.people = People(self.db)
+        self.mappings = Mappings(self.db)
 
     def keep(self, file: File) -> None:
         """Write a small file's content with this commit."""

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 from aiohttp.test_utils import TestClient, TestServer
 
-from bridge.cli import printable
+from bridge.cli.options import printable
 from bridge.matrix.appservice import routes
 from bridge.model import RoomEvent
 from bridge.web.admin import LONGEST, bound, socket_of
