@@ -2,27 +2,34 @@
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import fcntl
 import hashlib
+import logging
+import os
 import secrets
 import sqlite3
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Concatenate, ParamSpec, TypeVar
+from typing import Concatenate, NamedTuple, ParamSpec, TypeVar
 
 from bridge.model import Delivery, File
 from bridge.store import database
 from bridge.store.conversations import Conversation, Conversations, Item, Message
+from bridge.store.keeping import Fade, Keeping, Pruned
 from bridge.store.mappings import Mappings
 from bridge.store.people import Claim, People
 from bridge.store.queue import QueueTable, new_uid, passes
 from bridge.store.spool import DiskSpool
 
-__all__ = ["Claim", "Conversation", "Error", "Item", "Message", "Store", "StoreBusy", "Tx", "new_uid", "passes"]
+__all__ = [
+    "Claim", "Conversation", "Error", "Item", "Message", "Pruned", "Restored", "Store", "StoreBusy", "Tx", "new_uid",
+    "passes",
+]  # fmt: skip
+
+log = logging.getLogger(__name__)
 
 Error = sqlite3.Error
 
@@ -32,6 +39,20 @@ T = TypeVar("T")
 
 class StoreBusy(Exception):
     """Another process has the database."""
+
+
+class Restored(NamedTuple):
+    """When the last backup was restored, and when it had been made; 0.0: never.
+
+    What people asked for before `at` may have been done by the bridge of then, which this one knows nothing of.
+    """
+
+    at: float
+    made: float
+
+
+class _Undone(Exception):
+    """Raised by what was only tried."""
 
 
 @dataclass(slots=True)
@@ -44,6 +65,7 @@ class Tx:
     people: People = field(init=False)
     mappings: Mappings = field(init=False)
     timers: list[tuple[str, float]] = field(default_factory=list)  # uid of a held draft, seconds to hold it
+    committed: list[Callable[[], None]] = field(default_factory=list)  # what memory must follow the commit
 
     def __post_init__(self) -> None:
         self.queue = QueueTable(self.db)
@@ -59,6 +81,12 @@ class Tx:
                 (file.hash, file.data, time.time()),
             )
 
+    def restored(self) -> Restored:
+        """Whether this is what a backup knew."""
+        rows = self.db.execute("SELECT key, value FROM meta WHERE key IN ('restored', 'restored from')")
+        found = {key: float(value) for key, value in rows.fetchall()}
+        return Restored(found.get("restored", 0.0), found.get("restored from", 0.0))
+
     def keep_text(self, name: str, text: str) -> File:
         """A text file of our own making, in the spool with this commit."""
         data = text.encode(errors="replace")
@@ -73,12 +101,31 @@ class Store:
     def __init__(self, folder: Path, writer: database.Writer) -> None:
         self._writer = writer
         self.spool = DiskSpool(folder / "spool", writer.transact)
+        self._keeping = Keeping(folder / database.NAME, self.spool, writer.transact)
         self.on_ready: Callable[[list[Delivery]], None] = lambda _: None
         self.on_timer: Callable[[list[tuple[str, float]]], None] = lambda _: None
+
+    def time_commits(self, tell: Callable[[float], None]) -> None:
+        """From now on `tell` hears of each commit how many seconds it took."""
+        self._writer.on_commit = tell
 
     async def transact(self, rule: Callable[Concatenate[Tx, P], T], *args: P.args, **kwargs: P.kwargs) -> T:
         """Run a rule in one transaction; returns after the commit, when its deliveries are on their way."""
         return await self._run(lambda tx: rule(tx, *args, **kwargs))
+
+    async def rehearse(self, rule: Callable[Concatenate[Tx, P], T], *args: P.args, **kwargs: P.kwargs) -> T:
+        """What a rule returns; nothing of what it did is kept, and nobody hears of it."""
+        found: list[T] = []
+
+        def undone(tx: Tx) -> None:
+            found[:] = [rule(tx, *args, **kwargs)]
+            raise _Undone
+
+        try:
+            await self._run(undone)
+        except _Undone:
+            return found[0]
+        raise AssertionError("a rehearsal is always undone")
 
     async def tag_along(self, rule: Callable[[Tx], T]) -> T:
         """As `transact`, for what nobody waits for: committed with the next that somebody does, or a little later."""
@@ -98,6 +145,10 @@ class Store:
                 self.on_ready(tx.queue.fresh)
             if tx.timers:
                 self.on_timer(tx.timers)
+            for follow in tx.committed:
+                follow()
+            for uid, state in tx.queue.moved:
+                log.info("draft", extra={"uid": uid, "state": state})
 
         result: T = await self._writer.transact(run, announce, patient=patient)
         return result
@@ -111,26 +162,34 @@ class Store:
 
         return bytes.fromhex(await self.transact(find))
 
-    async def expire(self, before: float) -> None:
-        """Forget arrivals and spooled content older than that; what a queued delivery needs is kept by its age."""
+    async def prune(self, before: float, fade: Fade, *, orphans: bool = False, dry: bool = False) -> Pruned:
+        """Remove what retention, ending at `before`, has ended; with `orphans` also content that nothing refers to.
 
-        def rule(tx: Tx) -> None:
-            tx.db.execute("DELETE FROM seen WHERE at < ?", (before,))
-            tx.db.execute("DELETE FROM blob WHERE at < ?", (before,))
+        `fade` says what stays of a connector's memo. `dry` only counts.
 
-        await self.transact(rule)
+        Raises `sqlite3.Error`, `OSError`; what was removed until then stays removed.
+        """
+        removed = await self._keeping.expire(before, fade, dry=dry)
+        return removed + await self._keeping.orphans(before, dry=dry) if orphans else removed
+
+
+@contextlib.contextmanager
+def alone(folder: Path) -> Iterator[None]:
+    """Nobody else opens the store in `folder`. Raises `StoreBusy`, `OSError`."""
+    folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+    with os.fdopen(os.open(folder / "lock", os.O_RDWR | os.O_CREAT, 0o600), "w") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise StoreBusy(f"another passerelle is running on {folder}; stop it first") from None
+        yield
 
 
 @contextlib.asynccontextmanager
 async def opened(folder: Path) -> AsyncIterator[Store]:
     """Open the store in `folder` for this process alone. Raises `StoreBusy`, `sqlite3.Error`, `OSError`."""
-    await asyncio.to_thread(folder.mkdir, parents=True, exist_ok=True, mode=0o700)
-    with (folder / "lock").open("w") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise StoreBusy(f"another passerelle is running on {folder}; stop it first") from None
-        writer = await database.opened(folder / "passerelle.db")
+    with alone(folder):
+        writer = await database.opened(folder / database.NAME)
         try:
             yield Store(folder, writer)
         finally:

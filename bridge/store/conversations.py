@@ -47,12 +47,13 @@ class Message:
     memo: str
     original: str
     uid: str
+    room: str = ""  # where its event is, if not in the room of its conversation
 
 
 _CONVERSATION = "c.id, c.room, COALESCE(c.root, ''), COALESCE(c.latest, ''), c.title, COALESCE(c.speaker, '')"
 _MESSAGE = (
     "id, conversation, item, role, COALESCE(remote, ''), refs, COALESCE(event, ''), sender, title, memo,"
-    " COALESCE(original, ''), COALESCE(uid, '')"
+    " COALESCE(original, ''), COALESCE(uid, ''), COALESCE(room, '')"
 )
 
 
@@ -69,13 +70,17 @@ class Conversations:
         done = self._db.execute("INSERT OR IGNORE INTO seen (key, at) VALUES (?, ?)", (key, time.time()))
         return done.rowcount == 1
 
+    def is_noted(self, key: str) -> bool:
+        """Whether that was noted before."""
+        return self._db.execute("SELECT 1 FROM seen WHERE key = ?", (key,)).fetchone() is not None
+
     def take_back(self, event: str) -> bool:
         """Note that an event was redacted; False when that was noted before."""
         return self.first_time(f"redacted {event}")
 
     def taken_back(self, event: str) -> bool:
         """Whether an event was redacted."""
-        return self._db.execute("SELECT 1 FROM seen WHERE key = ?", (f"redacted {event}",)).fetchone() is not None
+        return self.is_noted(f"redacted {event}")
 
     def cursor(self, connector: str) -> str:
         """Where the next poll of that connector goes on; "" before the first."""
@@ -99,7 +104,10 @@ class Conversations:
         return self._conversation("FROM conversation c WHERE c.id = ?", number)
 
     def of_root(self, event: str) -> Conversation | None:
-        return self._conversation("FROM conversation c WHERE c.root = ?", event)
+        """The conversation with that thread, also when it went on in another room since."""
+        return self._conversation("FROM conversation c WHERE c.root = ?", event) or self._conversation(
+            "FROM former f JOIN conversation c ON c.id = f.conversation WHERE f.root = ?", event
+        )
 
     def of_event(self, event: str) -> Conversation | None:
         """The conversation that one of its messages is known by."""
@@ -133,10 +141,14 @@ class Conversations:
         )
         return [Conversation(*row) for row in rows]
 
-    def shown(self, conversation: int, event: str) -> None:
-        """An event of the conversation is in the room: its root if it is the first, its latest in any case."""
+    def shown(self, conversation: int, event: str, room: str = "") -> None:
+        """An event of the conversation is in the room: its root if it is the first, its latest in any case.
+
+        With `room`: only if the conversation has not gone on in another one meanwhile.
+        """
         self._db.execute(
-            "UPDATE conversation SET latest = ?, root = COALESCE(root, ?) WHERE id = ?", (event, event, conversation)
+            "UPDATE conversation SET latest = ?, root = COALESCE(root, ?) WHERE id = ? AND ? IN ('', room)",
+            (event, event, conversation, room),
         )
 
     def spoke(self, conversation: int, mxid: str) -> None:
@@ -145,6 +157,46 @@ class Conversations:
     def _conversation(self, rest: str, *values: object) -> Conversation | None:
         row = self._db.execute(f"SELECT {_CONVERSATION} {rest}", values).fetchone()
         return Conversation(*row) if row else None
+
+    # --- rooms that were upgraded
+
+    def has_any(self, room: str) -> bool:
+        """Whether a room has conversations."""
+        return self._db.execute("SELECT 1 FROM conversation WHERE room = ? LIMIT 1", (room,)).fetchone() is not None
+
+    def move(self, room: str, next_room: str) -> None:
+        """The conversations of a room go on in another, each with a new root; where they were is remembered."""
+        ours = "SELECT id FROM conversation WHERE room = ?"
+        self._db.execute(
+            "INSERT OR IGNORE INTO former (root, room, conversation, at)"
+            " SELECT root, room, id, ? FROM conversation WHERE room = ? AND root IS NOT NULL",
+            (time.time(), room),
+        )
+        self._db.execute(
+            f"UPDATE message SET room = ? WHERE event IS NOT NULL AND room IS NULL AND conversation IN ({ours})",
+            (room, room),
+        )
+        self._db.execute(f"UPDATE conversation_item SET card = NULL WHERE conversation IN ({ours})", (room,))
+        self._db.execute(
+            "UPDATE conversation SET room = ?, root = NULL, latest = NULL WHERE room = ?", (next_room, room)
+        )
+
+    def former(self, conversation: int) -> tuple[str, str] | None:
+        """(room, root) of the thread where a conversation was before its room was upgraded."""
+        row: tuple[str, str] | None = self._db.execute(
+            "SELECT room, root FROM former WHERE conversation = ? ORDER BY at DESC LIMIT 1", (conversation,)
+        ).fetchone()
+        return row
+
+    def room_of(self, event: str) -> str:
+        """The room of an event that a conversation knows, "" when none does."""
+        row = self._db.execute(
+            "SELECT room FROM (SELECT room, 0 AS rank FROM former WHERE root = ? UNION ALL SELECT COALESCE(m.room,"
+            " c.room), CASE WHEN m.room IS NULL THEN 2 ELSE 1 END FROM message m JOIN conversation c"
+            " ON c.id = m.conversation WHERE m.event = ?) AS known ORDER BY rank LIMIT 1",
+            (event, event),
+        ).fetchone()
+        return row[0] if row else ""
 
     # --- items
 
@@ -249,13 +301,14 @@ class Conversations:
         memo: str = "",
         original: str = "",
         uid: str = "",
+        room: str = "",
     ) -> int:
         number = self._db.execute(
             "INSERT INTO message (conversation, item, role, remote, refs, event, sender, title, memo, original, uid,"
-            " created) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+            " room, created) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
             (
                 conversation, item, role, remote or None, " ".join(refs), event or None, sender, title, memo,
-                original or None, uid or None, time.time(),
+                original or None, uid or None, room or None, time.time(),
             ),
         ).lastrowid  # fmt: skip
         assert number is not None
@@ -302,8 +355,13 @@ class Conversations:
             item,
         )
 
-    def in_matrix(self, message: int, event: str) -> None:
-        self._db.execute("UPDATE message SET event = ? WHERE id = ?", (event, message))
+    def in_matrix(self, message: int, event: str, room: str = "") -> None:
+        """It is shown by that event, in `room`, which its conversation may have left meanwhile."""
+        self._db.execute(
+            "UPDATE message SET event = ?, room = (SELECT NULLIF(NULLIF(?, c.room), '') FROM conversation c"
+            " WHERE c.id = message.conversation) WHERE id = ?",
+            (event, room, message),
+        )
 
     def _message(self, where: str, *values: object) -> Message | None:
         found = self._messages(where, *values)

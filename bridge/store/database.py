@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import sqlite3
+import time
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
@@ -11,14 +13,18 @@ from typing import Any
 
 import aiosqlite
 
+log = logging.getLogger(__name__)
+
 MIGRATIONS = Path(__file__).parent / "migrations"
+NAME = "passerelle.db"
+BEFORE = ".schema"  # ends, with its number, the name of the copy that is made before an upgrade
+UNFINISHED = ".unfinished"  # ends the name of one that is not whole yet
 PATIENCE = 0.005  # seconds that a rule nobody waits for may wait for others to be committed with
 _PRAGMAS = (
     "PRAGMA journal_mode = WAL",
     "PRAGMA synchronous = FULL",  # a commit survives a power cut
     "PRAGMA foreign_keys = OFF",  # rules keep them; checking each insert costs a look-up
     "PRAGMA cache_size = -65536",  # 64 MiB
-    "PRAGMA busy_timeout = 5000",
     "PRAGMA wal_autocheckpoint = 4000",
 )
 
@@ -42,6 +48,7 @@ class Writer(aiosqlite.Connection):
 
     def __init__(self, path: Path) -> None:
         super().__init__(partial(sqlite3.connect, str(path), isolation_level=None, cached_statements=256), 64)
+        self.on_commit: Callable[[float], None] = lambda _: None  # the seconds that a commit took
         self._waiting: list[Job] = []
         self._turn = asyncio.Lock()
 
@@ -69,7 +76,9 @@ class Writer(aiosqlite.Connection):
                 batch, self._waiting = self._waiting, []
                 for each in batch:
                     _wake(each.taken)
+                began = time.perf_counter()
                 hop = asyncio.ensure_future(self._hop(partial(_commit, self._conn, batch)))
+                hop.add_done_callback(lambda _: self.on_commit(time.perf_counter() - began))
                 hop.add_done_callback(lambda _: _announce(batch))
                 await asyncio.shield(hop)
         if job.error is not None:
@@ -146,6 +155,7 @@ def _ran(connection: sqlite3.Connection, job: Job) -> bool:
 async def opened(path: Path) -> Writer:
     """Open the database, made and migrated as needed. Raises `sqlite3.Error` when that cannot be done."""
     path.parent.mkdir(parents=True, exist_ok=True)
+    private(path)
     writer = Writer(path)
     await writer
     try:
@@ -156,15 +166,63 @@ async def opened(path: Path) -> Writer:
     return writer
 
 
+def private(path: Path) -> None:
+    """See that only our own user can read the database at that path; what SQLite puts beside it follows its mode."""
+    path.touch(mode=0o600)
+    if path.stat().st_mode & 0o077:
+        path.chmod(0o600)
+
+
+def scripts() -> list[Path]:
+    """The migrations in their order: a database has schema n when the first n of them were run on it."""
+    return sorted(MIGRATIONS.glob("*.sql"))
+
+
 def _prepare(connection: sqlite3.Connection) -> None:
+    connection.execute("PRAGMA busy_timeout = 5000")
+    schema, known = connection.execute("PRAGMA user_version").fetchone()[0], len(scripts())
+    if not known:
+        raise sqlite3.DatabaseError(f"this installation is incomplete: there is no schema in {MIGRATIONS}")
+    if schema > known:
+        raise sqlite3.DatabaseError(
+            f"it has schema {schema}, made by a newer version of passerelle; this version knows schemas up to {known}. "
+            "Install the newer version again, or restore a backup that was made before the upgrade"
+        )
     for pragma in _PRAGMAS:
         connection.execute(pragma)
-    version = connection.execute("PRAGMA user_version").fetchone()[0]
-    scripts = sorted(MIGRATIONS.glob("*.sql"))
-    if not scripts:
-        raise sqlite3.DatabaseError(f"this installation is incomplete: there is no schema in {MIGRATIONS}")
-    if version > len(scripts):
-        raise sqlite3.DatabaseError(f"the database is of a newer version ({version}) than this bridge ({len(scripts)})")
-    for number, script in enumerate(scripts[version:], version + 1):
-        body = script.read_text(encoding="utf-8")
-        connection.executescript(f"BEGIN IMMEDIATE;\n{body}\nPRAGMA user_version = {number};\nCOMMIT;")
+    if schema < known:
+        if schema:
+            _copy_aside(connection, schema)
+        _migrate(connection, schema)
+
+
+def _copy_aside(connection: sqlite3.Connection, schema: int) -> None:
+    """The database as it was before an upgrade, beside it. An upgrade that could not be undone is not begun."""
+    path = Path(connection.execute("PRAGMA database_list").fetchone()[2])
+    unfinished, copy = path.with_name(f"{path.name}{UNFINISHED}"), path.with_name(f"{path.name}{BEFORE}{schema}")
+    try:
+        unfinished.unlink(missing_ok=True)
+        private(unfinished)
+        connection.execute("VACUUM INTO ?", (str(unfinished),))
+        unfinished.replace(copy)
+    except (sqlite3.Error, OSError) as error:
+        unfinished.unlink(missing_ok=True)
+        size = path.stat().st_size // 1_000_000 + 1
+        raise sqlite3.OperationalError(
+            f"before the upgrade a copy of it is made as {copy}, and failed ({error}). Is there room for {size} MB?"
+        ) from error
+    log.warning("the database is upgraded from schema %d to %d; as it was, it is in %s", schema, len(scripts()), copy)
+
+
+def _migrate(connection: sqlite3.Connection, schema: int) -> None:
+    """Every step that is missing in one transaction: all of them, or none and the older bridge can go on with it."""
+    steps = (
+        f"{script.read_text(encoding='utf-8')}\nPRAGMA user_version = {number};"
+        for number, script in enumerate(scripts()[schema:], schema + 1)
+    )
+    try:
+        connection.executescript("\n".join(["BEGIN IMMEDIATE;", *steps, "COMMIT;"]))
+    except sqlite3.Error:
+        if connection.in_transaction:
+            connection.execute("ROLLBACK")
+        raise

@@ -73,12 +73,21 @@ class Mappings:
     # --- rooms that were upgraded
 
     def successors(self) -> dict[str, str]:
-        """The room that came after each upgraded one."""
+        """The room that came after each upgraded one, "" while it cannot be entered."""
         return dict(self._db.execute("SELECT room, next FROM successor").fetchall())
+
+    def closes(self, room: str) -> None:
+        """It was upgraded; what replaces it must still be entered."""
+        self._db.execute("INSERT OR IGNORE INTO successor VALUES (?, '')", (room,))
+
+    def stays(self, room: str) -> None:
+        """It was not upgraded after all, or to nothing that can be followed."""
+        self._db.execute("DELETE FROM successor WHERE room = ? AND next = ''", (room,))
 
     def succeeded(self, room: str, next_room: str) -> None:
         self._db.execute("INSERT OR REPLACE INTO successor VALUES (?, ?)", (room, next_room))
         self._db.execute("UPDATE OR REPLACE mapping SET room = ? WHERE room = ? AND declared = 0", (next_room, room))
+        self._db.execute("DELETE FROM announced WHERE room = ?", (room,))
 
     # --- what rooms were told
 

@@ -24,11 +24,15 @@ def passes(error: Exception) -> bool:
 
 
 class QueueTable:
-    """Rows of the queue, within one transaction. `fresh` collects those that became ready in it."""
+    """Rows of the queue, within one transaction.
+
+    `fresh` collects those that became ready in it, `moved` where drafts stand since: (uid, state, or "gone").
+    """
 
     def __init__(self, connection: sqlite3.Connection) -> None:
         self._db = connection
         self.fresh: list[Delivery] = []
+        self.moved: list[tuple[str, str]] = []
 
     def add(
         self,
@@ -61,6 +65,7 @@ class QueueTable:
             " cause) VALUES (?, ?, ?, 'draft', ?, 'asked', ?, ?, ?, ?, ?)",
             (uid, lane, destination, payload, conversation, time.time(), author, source, cause),
         )
+        self.moved.append((uid, "asked"))
         return uid
 
     def get(self, uid: str) -> Delivery | None:
@@ -87,6 +92,7 @@ class QueueTable:
 
     def move(self, uid: str, state: Lifecycle, *, hold: float | None = None, error: str = "") -> None:
         """Change where a draft stands; `ready` puts it at the end of its lane."""
+        self.moved.append((uid, state))
         if state == "ready":
             self._append(uid)
             return
@@ -155,6 +161,13 @@ class QueueTable:
             " doubt = NULL, error = '', preview = NULL, created = ? WHERE uid = ? AND state = 'dead'",
             (state, text, time.time(), uid),
         )
+        self.moved.append((uid, state))
+
+    def on_their_way(self) -> list[Delivery]:
+        """Drafts that nobody has to confirm any more, and changes of items."""
+        return self._many(
+            "kind = 'draft' AND state IN ('asked', 'held', 'ready') OR kind = 'change' AND state = 'ready'"
+        )
 
     def held(self) -> list[Delivery]:
         return self._many("state = 'held'")
@@ -169,6 +182,7 @@ class QueueTable:
         """It does not leave: nor does it count among what was released."""
         self._db.execute("DELETE FROM queue WHERE uid = ?", (uid,))
         self._db.execute("DELETE FROM released_to WHERE uid = ?", (uid,))
+        self.moved.append((uid, "gone"))
 
     def bury(self, delivery: Delivery, error: str) -> None:
         """Give up: the row stays as a dead letter and its lane goes on."""
@@ -207,10 +221,12 @@ class QueueTable:
         """The next deliveries of a lane after a place in it."""
         return self._many(f"lane = ? AND id > ? AND state = 'ready' ORDER BY id LIMIT {int(limit)}", lane, after)
 
-    def depth(self) -> dict[tuple[str, str], int]:
-        """How many rows by (destination, state)."""
-        rows = self._db.execute("SELECT destination, state, COUNT(*) FROM queue GROUP BY destination, state")
-        return {(destination, state): count for destination, state, count in rows}
+    def figures(self) -> dict[tuple[str, str], tuple[int, float]]:
+        """By (destination, state): how many rows, and when the oldest was written down."""
+        rows = self._db.execute(
+            "SELECT destination, state, COUNT(*), MIN(created) FROM queue GROUP BY destination, state"
+        )
+        return {(destination, state): (count, since) for destination, state, count, since in rows}
 
     def recent_to(self, connector: str, scope: str, account: str, since: float, but: str) -> int:
         """How many messages, `but` not counted, were released since then in the name of `scope` to that account."""

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import hashlib
 import os
 import sqlite3
 import tempfile
+import threading
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Container
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +30,8 @@ class DiskSpool:
     def __init__(self, folder: Path, transact: Transact) -> None:
         self.folder = folder
         self._transact = transact
-        folder.mkdir(parents=True, exist_ok=True)
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        self._lock = threading.Lock()
         for unfinished in folder.glob(f"{INCOMING}*"):  # of a life that was cut short
             unfinished.unlink(missing_ok=True)
 
@@ -79,14 +82,22 @@ class DiskSpool:
             await asyncio.to_thread(self._write, file.hash, await self.read(file))
         return place
 
-    def expire(self, before: float) -> int:
-        """Remove files not kept again since `before`; returns how many. Blocking: call it in a thread."""
-        removed = 0
+    def remove(
+        self, before: float, kept: Container[str] = (), *, since: float = 0.0, dry: bool = False
+    ) -> tuple[int, int]:
+        """Remove files last kept from `since` until `before`, but those of a hash in `kept`: (how many, bytes).
+
+        Blocking: call it in a thread.
+        """
+        removed = size = 0
         for path in self.folder.glob("??/*"):
-            if path.stat().st_mtime < before:
-                path.unlink(missing_ok=True)
-                removed += 1
-        return removed
+            with self._lock, contextlib.suppress(FileNotFoundError):  # else it might be kept again before it is removed
+                state = path.stat()
+                if since <= state.st_mtime < before and path.name not in kept:
+                    removed, size = removed + 1, size + state.st_size
+                    if not dry:
+                        path.unlink()
+        return removed, size
 
     async def _blob(self, digest: str) -> bytes | None:
         def find(connection: sqlite3.Connection) -> bytes | None:
@@ -101,9 +112,8 @@ class DiskSpool:
 
     def _write(self, digest: str, data: bytes) -> None:
         place = self._place(digest)
-        if place.exists():  # the same content again: it lives as long as the newer message
-            os.utime(place, (time.time(), time.time()))
-            _sync(place.parent)  # whoever wrote it may not have come so far yet
+        if self._touched(place):  # the same content again: it lives as long as the newer message
+            settled_folder(place.parent)  # whoever wrote it may not have come so far yet
             return
         handle, temporary = tempfile.mkstemp(dir=self.folder, prefix=INCOMING)
         try:
@@ -114,13 +124,20 @@ class DiskSpool:
         finally:
             Path(temporary).unlink(missing_ok=True)
 
+    def _touched(self, place: Path) -> bool:
+        with self._lock, contextlib.suppress(FileNotFoundError):
+            os.utime(place, (time.time(), time.time()))
+            return True
+        return False
+
     def _adopt(self, temporary: Path, digest: str) -> None:
         place = self._place(digest)
         if not place.parent.exists():
-            place.parent.mkdir(exist_ok=True)
-            _sync(self.folder)
-        temporary.replace(place)
-        _sync(place.parent)  # the name must survive a power cut as well
+            place.parent.mkdir(mode=0o700, exist_ok=True)
+            settled_folder(self.folder)
+        with self._lock:
+            temporary.replace(place)
+        settled_folder(place.parent)  # the name must survive a power cut as well
 
 
 def _settle(out: Any) -> None:
@@ -128,7 +145,8 @@ def _settle(out: Any) -> None:
     os.fsync(out.fileno())
 
 
-def _sync(folder: Path) -> None:
+def settled_folder(folder: Path) -> None:
+    """What was named in the folder so far has its name after a power cut, too."""
     handle = os.open(folder, os.O_RDONLY)
     try:
         os.fsync(handle)

@@ -18,7 +18,7 @@ from bridge.model import Delivery, File, Rejected
 from bridge.store import Store, StoreBusy, Tx, database, opened, spool
 from bridge.store.spool import CHUNK, SMALL
 
-SCRIPTS = sorted(database.MIGRATIONS.glob("*.sql"))
+SCRIPTS = database.scripts()
 
 
 @pytest.fixture
@@ -176,37 +176,6 @@ async def test_an_empty_folder_gets_every_migration_once(tmp_path: Path) -> None
         assert await store.secret() == secret
 
 
-async def test_a_migration_that_fails_leaves_the_database_as_it_was(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    async with opened(tmp_path) as store:
-        await store.transact(row("kept"))
-    scripts = tmp_path / "migrations"
-    scripts.mkdir()
-    for script in SCRIPTS:
-        (scripts / script.name).write_text(script.read_text())
-    (scripts / "9999.sql").write_text("CREATE TABLE half (id INTEGER);\nnonsense;\n")
-    monkeypatch.setattr(database, "MIGRATIONS", scripts)
-    with pytest.raises(sqlite3.Error):
-        async with opened(tmp_path):
-            pass
-    (scripts / "9999.sql").write_text("CREATE TABLE half (id INTEGER);\n")
-    async with opened(tmp_path) as store:
-        assert await ready(store) == ["kept"]
-
-
-async def test_a_database_of_a_newer_version_is_refused_and_no_thread_stays(tmp_path: Path) -> None:
-    async with opened(tmp_path) as store:
-        await between_commits(store, f"PRAGMA user_version = {len(SCRIPTS) + 1}")
-    before = set(threading.enumerate())
-    with pytest.raises(sqlite3.DatabaseError, match="newer version"):
-        async with opened(tmp_path):
-            pass
-    for thread in set(threading.enumerate()) - before:
-        await asyncio.to_thread(thread.join, 5)
-        assert not thread.is_alive() or thread.name.startswith("asyncio_")
-
-
 async def test_a_second_process_is_refused(tmp_path: Path) -> None:
     async with opened(tmp_path):
         with pytest.raises(StoreBusy, match="another passerelle is running"):
@@ -214,6 +183,28 @@ async def test_a_second_process_is_refused(tmp_path: Path) -> None:
                 pass
     async with opened(tmp_path):
         pass
+
+
+async def test_only_its_own_user_can_read_what_the_bridge_keeps(tmp_path: Path) -> None:
+    before = os.umask(0)
+    try:
+        async with opened(tmp_path / "data") as store:
+            await store.spool.keep("a", "text/plain", b"x" * (SMALL + 1))
+            found = [tmp_path / "data", *(tmp_path / "data").rglob("*")]
+            assert len(found) == 8  # the folder, database, -wal, -shm, lock, spool, its folder, the file
+            assert {each.name: oct(each.stat().st_mode & 0o077) for each in found} == dict.fromkeys(
+                (each.name for each in found), "0o0"
+            )
+    finally:
+        os.umask(before)
+
+
+async def test_a_database_that_others_can_read_is_closed_to_them(tmp_path: Path) -> None:
+    async with opened(tmp_path):
+        pass
+    (tmp_path / "passerelle.db").chmod(0o644)
+    async with opened(tmp_path):
+        assert [oct(each.stat().st_mode & 0o777) for each in tmp_path.glob("passerelle.db*")] == ["0o600"] * 3
 
 
 # --- rows of the queue
@@ -302,26 +293,16 @@ async def test_a_stream_that_is_too_large_is_rejected_and_leaves_nothing(store: 
     assert list(store.spool.folder.iterdir()) == []
 
 
-async def test_what_was_not_kept_again_is_forgotten_when_retention_ends(store: Store) -> None:
-    small, large = b"small", os.urandom(SMALL + 1)
-    files = [await store.spool.keep("a", "text/plain", data) for data in (small, large)]
-    await store.transact(lambda tx: [tx.keep(each) for each in files])
-    await store.transact(lambda tx: tx.conversations.first_time("$event"))
-    past = time.time() - 1000
-    os.utime(await store.spool.path(files[1]), (past, past))
-
-    await store.expire(time.time() - 2000)
-    assert store.spool.expire(time.time() - 2000) == 0
-    await store.spool.keep("a", "text/plain", large)  # the same content in a newer message
-    assert store.spool.expire(time.time() - 500) == 0
-    assert await store.spool.read(files[1]) == large
-
-    await store.expire(time.time() + 1)
-    assert store.spool.expire(time.time() + 1) == 1
-    for file in files:
-        with pytest.raises(FileNotFoundError):
-            await store.spool.read(File(file.name, file.type, file.size, file.hash))
-    assert await store.transact(lambda tx: tx.conversations.first_time("$event"))
+async def test_the_same_content_in_a_newer_message_is_kept_as_long_as_that(store: Store) -> None:
+    large = os.urandom(SMALL + 1)
+    file = await store.spool.keep("a", "text/plain", large)
+    place, past = await store.spool.path(file), time.time() - 1000
+    os.utime(place, (past, past))
+    await store.spool.keep("b", "text/plain", large)
+    assert store.spool.remove(time.time() - 500) == (0, 0)
+    assert store.spool.remove(time.time() + 1) == (1, SMALL + 1)
+    with pytest.raises(FileNotFoundError):
+        await store.spool.read(file)
 
 
 async def test_a_write_that_fails_leaves_no_half_file(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
