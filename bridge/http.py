@@ -10,12 +10,14 @@ import base64
 import contextlib
 import random
 import re
+import ssl
 import time
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from datetime import UTC
 from email.utils import parsedate_to_datetime
 from http import HTTPStatus
 from json import dumps, loads
+from pathlib import Path
 from secrets import token_hex
 from typing import Any, NamedTuple, TypeVar
 from urllib.parse import quote, unquote, urldefrag, urlencode, urljoin, urlsplit
@@ -67,6 +69,14 @@ class _Ask(NamedTuple):
         return Unconfirmed(why) if sent else Unavailable(why, after)
 
 
+def trusting(ca_file: Path | None) -> ssl.SSLContext:
+    """What verifies a server's certificate: the system's authorities, and one of our own. Raises `OSError`."""
+    context = ssl.create_default_context()
+    if ca_file:
+        context.load_verify_locations(ca_file)
+    return context
+
+
 def new_session() -> aiohttp.ClientSession:
     """The session that all `ToolHttp` share: no cookies, no proxies and no passwords from the environment.
 
@@ -85,9 +95,12 @@ class ToolHttp:
 
     def __init__(
         self, session: aiohttp.ClientSession, spool: Spool, url: str, headers: Mapping[str, str] | None = None,
-        login: tuple[str, str] | None = None, *, max_file: int, max_body: int = MOST, timeout: float = 30.0,
+        login: tuple[str, str] | None = None, *, ca_file: Path | None = None, max_file: int, max_body: int = MOST,
+        timeout: float = 30.0,
     ) -> None:  # fmt: skip
-        """Raises `ValueError` when `url` is more than scheme, host, port and path, or a header cannot be sent."""
+        """Raises `ValueError` when `url` is more than scheme, host, port and path, or a header cannot be sent;
+        `OSError` when `ca_file` cannot be read.
+        """
         if session.trust_env or not isinstance(session.cookie_jar, aiohttp.DummyCookieJar):
             raise ValueError("this session keeps cookies or trusts the environment: use new_session()")
         self._session, self._spool = session, spool
@@ -99,6 +112,7 @@ class ToolHttp:
         self._secrets = [*words, *(word for word in (login or ())[1:] if len(word) > 3)]
         self._fields = {"User-Agent": "Passerelle"} | ours
         self._max_file, self._max_body, self._timeout = max_file, max_body, timeout
+        self._tls: ssl.SSLContext | bool = trusting(ca_file) if ca_file else True  # True: by the system's authorities
 
     def __repr__(self) -> str:
         return f"ToolHttp({str(self._origin)!r})"
@@ -181,7 +195,7 @@ class ToolHttp:
         for _ in range(REDIRECTS + 1):
             async with self._session.request(
                 ask.method, ask.url, headers=ask.fields, data=ask.body, timeout=limits, allow_redirects=False,
-                middlewares=(_once,),
+                ssl=self._tls, middlewares=(_once,),
             ) as answer:  # fmt: skip
                 if answer.status not in {301, 302, 303, 307, 308} or answer.status in ask.accept:
                     yield answer

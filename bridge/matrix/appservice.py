@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import hmac
 import json
 import logging
@@ -16,19 +17,22 @@ log = logging.getLogger(__name__)
 
 Hear = Callable[[list[RoomEvent]], Awaitable[None]]
 Condition = Callable[[], dict[str, str]]
+Alive = Callable[[], Awaitable[bool]]
 
 MOST_EVENTS = 10_000  # in one transaction; homeservers send at most 100
+BODY = 60.0  # seconds in which a whole transaction must have come
 
 
 def routes(
-    hs_token: str, max_body: int, hear: Hear, known_user: Callable[[str], bool], trouble: Condition
+    hs_token: str, max_body: int, hear: Hear, known_user: Callable[[str], bool], trouble: Condition, alive: Alive
 ) -> web.Application:
-    """The application for the homeserver. `trouble` names what is not ready, with the reason; {} when all is well.
+    """The application for the homeserver. `trouble` names what is not ready, with the reason; {} when all is well;
+    `alive` says whether the database answers.
 
     `hear` returns after the commit; only then is a transaction acknowledged. When it raises, the homeserver gets 503
     and sends the same transaction again.
     """
-    pages = _Pages(hs_token, hear, known_user, trouble)
+    pages = _Pages(hs_token, hear, known_user, trouble, alive)
     app = web.Application(client_max_size=max_body)
     app.router.add_put("/_matrix/app/v1/transactions/{transaction}", pages.transaction)
     app.router.add_post("/_matrix/app/v1/ping", pages.ping)
@@ -39,25 +43,44 @@ def routes(
     return app
 
 
+def bearer(request: web.Request) -> str:
+    """The token that a request shows; from the header only, since URLs end up in proxies' logs. "" without one."""
+    scheme, _, given = request.headers.get("Authorization", "").partition(" ")
+    return given.strip() if scheme.lower() == "bearer" else ""
+
+
+def shows(request: web.Request, token: str) -> bool:
+    """Whether a request shows that token, compared in constant time."""
+    given = bearer(request).encode(errors="replace")
+    return bool(given) and hmac.compare_digest(given, token.encode())
+
+
 class _Pages:
-    def __init__(self, hs_token: str, hear: Hear, known_user: Callable[[str], bool], trouble: Condition) -> None:
-        self._token = hs_token.encode()
+    def __init__(
+        self, hs_token: str, hear: Hear, known_user: Callable[[str], bool], trouble: Condition, alive: Alive
+    ) -> None:
+        self._token = hs_token
         self._hear = hear
         self._known_user = known_user
         self._trouble = trouble
+        self._alive = alive
 
     def _let_in(self, request: web.Request) -> None:
-        """The token, compared in constant time; from the header only, since URLs end up in proxies' logs."""
-        scheme, _, given = request.headers.get("Authorization", "").partition(" ")
-        if scheme.lower() != "bearer" or not given:
+        """Nothing of a request is read before."""
+        if not bearer(request):
             raise _refusal(web.HTTPUnauthorized, "M_MISSING_TOKEN", "no token was given")
-        if not hmac.compare_digest(given.encode(errors="replace"), self._token):
+        if not shows(request, self._token):
             raise _refusal(web.HTTPForbidden, "M_FORBIDDEN", "this is not the hs_token of the registration")
 
     async def transaction(self, request: web.Request) -> web.Response:
         self._let_in(request)
         try:
-            body = json.loads(await request.read())
+            async with asyncio.timeout(BODY):
+                raw = await request.read()
+        except TimeoutError:
+            raise _refusal(web.HTTPRequestTimeout, "M_UNKNOWN", "the transaction did not come whole") from None
+        try:
+            body = json.loads(raw)
             events = body["events"]
             if not isinstance(events, list) or len(events) > MOST_EVENTS:
                 raise TypeError
@@ -88,11 +111,13 @@ class _Pages:
         raise _refusal(web.HTTPNotFound, "M_NOT_FOUND", "no such room")
 
     async def live(self, _: web.Request) -> web.Response:
-        return web.json_response({"live": True})
+        """Whether this process is worth keeping; other servers' trouble is none of it."""
+        alive = await self._alive()
+        return web.json_response({"live": alive}, status=200 if alive else 503)
 
     async def ready(self, _: web.Request) -> web.Response:
         """Names only: anybody may ask; the admin socket's /status has the reasons."""
-        trouble = sorted(self._trouble())
+        trouble = sorted(self._trouble() if await self._alive() else {**self._trouble(), "database": ""})
         return web.json_response({"ready": not trouble, "trouble": trouble}, status=503 if trouble else 200)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Mapping
 
@@ -13,6 +14,7 @@ from bridge.model import Envelope, Rejected, Request
 log = logging.getLogger(__name__)
 
 LARGEST = 4 * 2**20  # bytes of a webhook
+BODY = 20.0  # seconds in which all of it must have come
 
 Accept = Callable[[list[Envelope]], Awaitable[None]]
 
@@ -39,10 +41,14 @@ async def _read(request: web.Request) -> Request:
     if (request.content_length or 0) > LARGEST:
         raise web.HTTPRequestEntityTooLarge(LARGEST, request.content_length or 0)
     body = bytearray()
-    async for chunk in request.content.iter_any():
-        body += chunk
-        if len(body) > LARGEST:
-            raise web.HTTPRequestEntityTooLarge(LARGEST, len(body))
+    try:
+        async with asyncio.timeout(BODY):
+            async for chunk in request.content.iter_any():
+                body += chunk
+                if len(body) > LARGEST:
+                    raise web.HTTPRequestEntityTooLarge(LARGEST, len(body))
+    except TimeoutError:
+        raise web.HTTPRequestTimeout(text=f"the body did not come within {BODY:g} seconds") from None
     headers = {name.lower(): value for name, value in request.headers.items()}
     return Request(headers, bytes(body), dict(request.query))
 
@@ -51,6 +57,6 @@ def _parsed(connector: Connector, request: Request) -> list[Envelope]:
     """What it says; a forged or senseless one is refused without saying which of the two it was."""
     try:
         return connector.parse(request)
-    except Rejected as error:
+    except (Rejected, RecursionError) as error:  # thousands of levels of JSON make no sense either
         log.warning("a webhook for %s was refused: %s", connector.name, error)
         raise web.HTTPForbidden(text="this webhook is not accepted") from None

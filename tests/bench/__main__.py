@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from tests.bench import inbound, outward, report
+from tests.bench import inbound, outward, real, report
 from tests.bench.report import Cell
 from tests.peers import ROOT
 
@@ -30,6 +30,8 @@ class Size:
     replies: int = 400
     known: int = 1_000_000
     queued: int = 50_000
+    few: int = 90  # events with one request in flight on a real homeserver
+    many: int = 240  # with eight
 
 
 def main() -> None:
@@ -39,17 +41,26 @@ def main() -> None:
     )
     parser.add_argument("--rounds", type=int, help="how often each cell is measured (3)")
     parser.add_argument("--only", default="", help="cells whose name contains this; the page stays as it is")
+    parser.add_argument("--real", action="store_true", help="only on a real Synapse; writes that table of the page")
     asked = parser.parse_args()
-    size = Size(1, 500, 100, 50_000, 5_000) if asked.quick else Size()
+    size = Size(1, 500, 100, 50_000, 5_000, 20, 60) if asked.quick else Size()
     size.rounds = asked.rounds or size.rounds
     shutil.rmtree(FOLDER, ignore_errors=True)
     machine = report.machine(FOLDER)
-    cells = asyncio.run(run(size, asked.only))
-    for cell in cells:
+    cells = [] if asked.real else asyncio.run(run(size, asked.only))
+    on_synapse = [] if asked.only else asyncio.run(real.measure(FOLDER / "real", size.rounds, size.few, size.many))
+    for cell in (*cells, *on_synapse):
         print("\n".join(cell.lines()), flush=True)
-    if not asked.quick and not asked.only:
-        report.write(cells, machine, size.rounds, "")
+    if not asked.quick:
+        _written(cells, on_synapse, machine, size.rounds, asked.only)
     shutil.rmtree(FOLDER, ignore_errors=True)
+
+
+def _written(cells: list[Cell], on_synapse: list[Cell], machine: str, rounds: int, only: str) -> None:
+    if cells and not only:
+        report.write(cells, machine, rounds)
+    if on_synapse:
+        report.write(on_synapse, machine, rounds, report.ON_SYNAPSE)
 
 
 async def run(size: Size, only: str = "") -> list[Cell]:
@@ -63,7 +74,7 @@ async def run(size: Size, only: str = "") -> list[Cell]:
 
 
 def planned(size: Size, folder: Path) -> list[tuple[Cell, Measure]]:
-    """What is measured, and what is wanted. Cells on a real homeserver will be added here."""
+    """What is measured, and what is wanted."""
     found = [
         _mails(
             size, folder, connections, kept, {"per_second": (">=", wanted), "cpu_ms": ("<=", 2), "requests": ("<=", 1)}

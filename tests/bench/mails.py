@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 SIZE = 4000  # bytes of a whole mail
@@ -33,13 +34,13 @@ class Letter:
     data: bytes = b""
 
 
-def letters(count: int, run: str, replies: float = REPLIES) -> list[Letter]:
+def letters(count: int, run: str, replies: float = REPLIES, mailboxes: Sequence[str] = MAILBOXES) -> list[Letter]:
     """`count` mails over all mailboxes; `run` makes their ids and words unlike those of another run."""
     dice = random.Random(run)
     threads: dict[tuple[str, str], list[Letter]] = {}
     written = []
     for number in range(count):
-        mailbox = MAILBOXES[number % len(MAILBOXES)]
+        mailbox = mailboxes[number % len(mailboxes)]
         sender = people(mailbox)[dice.randrange(SENDERS)]
         before = threads.setdefault((mailbox, sender), [])
         letter = Letter(number, sender, mailbox, f"<{dice.getrandbits(64):016x}.{run}@customers.example>")
@@ -52,10 +53,10 @@ def letters(count: int, run: str, replies: float = REPLIES) -> list[Letter]:
     return written
 
 
-def introductions(run: str) -> list[Letter]:
+def introductions(run: str, mailboxes: Sequence[str] = MAILBOXES) -> list[Letter]:
     """A mail from every sender, so that each one's ghost is known."""
     found = []
-    for number, (mailbox, sender) in enumerate((box, one) for box in MAILBOXES for one in people(box)):
+    for number, (mailbox, sender) in enumerate((box, one) for box in mailboxes for one in people(box)):
         letter = Letter(number, sender, mailbox, f"<{run}.{number}@customers.example>")
         letter.data = _written(letter, run, random.Random(f"{run}{number}"))
         found.append(letter)

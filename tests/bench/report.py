@@ -19,6 +19,7 @@ from tests.peers import ROOT
 
 PAGE = ROOT / "docs" / "benchmarks.md"
 BEGIN, END = "<!-- figures: written by make bench -->", "<!-- end of the figures -->"
+ON_SYNAPSE = "<!-- figures on Synapse: written by make bench -->", "<!-- end of the figures on Synapse -->"
 COLUMNS = {
     "per_second": "a second",
     "alone": "aiosmtpd alone, a second",
@@ -39,10 +40,11 @@ class Cell:
     name: str
     goals: Mapping[str, tuple[str, float]] = field(default_factory=dict)  # figure: (">=" or "<=", value)
     runs: list[Mapping[str, float]] = field(default_factory=list)
+    columns: Mapping[str, str] = field(default_factory=lambda: COLUMNS)
 
     def figures(self) -> dict[str, float]:
         """The median of every figure."""
-        names = [name for name in COLUMNS if self.runs and name in self.runs[0]]
+        names = [name for name in self.columns if self.runs and name in self.runs[0]]
         return {name: statistics.median(run[name] for run in self.runs) for name in names}
 
     def met(self, name: str) -> bool | None:
@@ -66,7 +68,7 @@ class Cell:
 
     def row(self) -> str:
         figures = self.figures()
-        return " | ".join(["", self.name, *(self._shown(name, figures.get(name)) for name in COLUMNS), ""]).strip()
+        return " | ".join(["", self.name, *(self._shown(name, figures.get(name)) for name in self.columns), ""]).strip()
 
     def _shown(self, name: str, value: float | None) -> str:
         if value is None:
@@ -107,17 +109,18 @@ def _settling(folder: Path) -> float:
     return 1000 * statistics.median(took)
 
 
-def write(cells: Sequence[Cell], machine: str, rounds: int, note: str) -> None:
-    """Put the table into the page, between its marks."""
-    head = ["what", *COLUMNS.values()]
+def write(cells: Sequence[Cell], machine: str, rounds: int, marks: tuple[str, str] = (BEGIN, END)) -> None:
+    """Put the table into the page, between its marks; all cells have the same columns."""
+    head = ["what", *cells[0].columns.values()]
     table = [
-        f"Measured {machine}. Medians of {rounds} runs{note}.",
+        f"Measured {machine}. Medians of {rounds} runs.",
         "",
         "| " + " | ".join(head) + " |",
         "|" + "---|" * len(head),
         *(cell.row() for cell in cells if cell.runs),
     ]
-    before, _, rest = PAGE.read_text(encoding="utf-8").partition(BEGIN)
-    _, _, after = rest.partition(END)
+    begin, end = marks
+    before, _, rest = PAGE.read_text(encoding="utf-8").partition(begin)
+    _, _, after = rest.partition(end)
     text = "\n".join([*table, ""])
-    PAGE.write_text(f"{before}{BEGIN}\n{text}\n{END}{after}", encoding="utf-8")
+    PAGE.write_text(f"{before}{begin}\n{text}\n{end}{after}", encoding="utf-8")
