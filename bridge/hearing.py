@@ -2,19 +2,27 @@
 
 from __future__ import annotations
 
+import logging
+from collections.abc import Callable
+from functools import partial
+
 from bridge import payload
 from bridge.commands import CANCEL, SEND, Commands
 from bridge.commands.parse import command_of
 from bridge.commands.start import thread_of
 from bridge.config import Config
 from bridge.model import Delivery, Draft, RoomEvent
-from bridge.outward import Outward
+from bridge.outward import HELD, LEFT, Outward
 from bridge.payload import Enter, Locate, Post, Preview
 from bridge.places import Places
+from bridge.restored import had_left
 from bridge.store import Conversation, Tx
 from bridge.texts import Texts
 
+log = logging.getLogger(__name__)
+
 MESSAGES = {"m.room.message", "m.sticker"}
+_LEFT = LEFT.removesuffix("\ufe0f")  # as `RoomEvent.key` has it
 
 
 class Hearing:
@@ -26,6 +34,7 @@ class Hearing:
         self._commands = commands
         self._outward = outward
         self._say = say
+        self.on_hearing: Callable[[], None] = lambda: None
 
     def hear(self, tx: Tx, event: RoomEvent) -> bool:
         """Take note of an event; False when it was heard before, or is our own."""
@@ -34,24 +43,35 @@ class Hearing:
             return False
         if not tx.conversations.first_time(event.id):
             return False
+        rows, drafts = len(tx.queue.fresh), len(tx.queue.moved)
         self.understand(tx, event)
+        uids = [row.uid for row in tx.queue.fresh[rows:]] + [uid for uid, _ in tx.queue.moved[drafts:]]
+        tx.committed.append(partial(self._heard, event.id, list(dict.fromkeys(uids))))
         return True
+
+    def _heard(self, event: str, uids: list[str]) -> None:
+        """It is committed. What people say among themselves asks for nothing: the log need not tell of it."""
+        self.on_hearing()
+        log.log(logging.INFO if uids else logging.DEBUG, "heard", extra={"event": event, "uids": uids})
 
     def matters(self, event: RoomEvent) -> bool:
         """Whether it must be heard at all; of our own events only those that people may answer."""
-        return not self._config.is_ours(event.sender) or (event.type == "m.room.message" and bool(event.delivery))
+        ours = self._config.is_ours(event.sender)
+        return not ours or event.key == _LEFT or (event.type == "m.room.message" and bool(event.delivery))
 
     def _came_back(self, tx: Tx, event: RoomEvent) -> None:
         """Our own event, perhaps of a delivery not crossed out yet: people may have answered it before we note it."""
+        if event.key == _LEFT:
+            had_left(tx, self._places, self._say, event, HELD)
         delivery = tx.queue.get(event.delivery) if event.delivery else None
         if delivery is None or not delivery.conversation:
             return
         if delivery.kind == "post" and (number := payload.load(Post, delivery.payload).message):
-            tx.conversations.in_matrix(number, event.id)
+            tx.conversations.in_matrix(number, event.id, event.room)
         if delivery.kind == "preview":
             tx.queue.previewed(payload.load(Preview, delivery.payload).draft, event.id)
         if delivery.kind in ("post", "preview", "card"):
-            tx.conversations.shown(delivery.conversation, event.id)
+            tx.conversations.shown(delivery.conversation, event.id, event.room)
 
     def understand(self, tx: Tx, event: RoomEvent) -> None:
         """Act on an event, whether it was heard before or not (a replay)."""
@@ -65,21 +85,32 @@ class Hearing:
             self._redacted(tx, event)
         elif event.type == "m.room.member" and event.state_key:
             self._member(tx, event, event.state_key)
-        elif event.type == "m.room.power_levels":
-            if event.room in self._places.mapped():
+        else:
+            self._state(tx, event)
+
+    def _state(self, tx: Tx, event: RoomEvent) -> None:
+        """The room itself has changed."""
+        if event.type == "m.room.power_levels":
+            if event.room in self._places.mapped() and not self._places.is_upgraded(event.room):
                 self._places.check_rights(tx, event.room)
         elif event.type == "m.room.encryption":
-            tx.people.is_encrypted(event.room)
-            self._places.encrypted.add(event.room)
-            self._places.post(tx, Post(event.room, self._say("encrypted"), notice=True))
-            self._places.tell_operators(tx, self._say("encrypted") + f" ({self._places.name(event.room)})")
+            self._encrypted(tx, event.room)
+        elif event.type == "m.room.tombstone" and event.state_key == "" and self._places.is_ours(tx, event.room):
+            self._places.follow(tx, event.room, event.sender)
+
+    def _encrypted(self, tx: Tx, room: str) -> None:
+        tx.people.is_encrypted(room)
+        self._places.encrypted.add(room)
+        self._places.post(tx, Post(room, self._say("encrypted"), notice=True))
+        if self._places.is_ours(tx, room):
+            self._places.tell_operators(tx, self._say("encrypted") + f" ({self._places.name(room)})")
 
     def _said(self, tx: Tx, event: RoomEvent) -> None:
         conversation = self._conversation(tx, event)
         command = command_of(event)
         if conversation is not None:
             self._note(tx, conversation, event)
-            tx.conversations.shown(conversation.id, event.id)
+            tx.conversations.shown(conversation.id, event.id, event.room)
         if command is not None:
             self._commands.obey(tx, event, command, conversation)
         elif event.msgtype == "m.text":
@@ -87,32 +118,59 @@ class Hearing:
 
     def _note(self, tx: Tx, conversation: Conversation, event: RoomEvent) -> None:
         refs = (event.answers,) if event.answers else ()  # whom it answers, should it be sent with 📤
-        tx.conversations.add_message(conversation.id, "internal", event.sender, refs=refs, event=event.id)
+        elsewhere = "" if event.room == conversation.room else event.room
+        tx.conversations.add_message(
+            conversation.id, "internal", event.sender, refs=refs, event=event.id, room=elsewhere
+        )
 
     def _member(self, tx: Tx, event: RoomEvent, mxid: str) -> None:
-        if mxid == self._config.bot_mxid:
-            if event.membership == "invite" and self._config.is_inside(event.sender):
-                self._places.post(tx, Enter(event.room, event.sender))
-            elif event.membership in ("leave", "ban"):
-                tx.people.left(mxid, event.room)
-                self._places.tell_operators(tx, self._say("kicked", room=self._places.name(event.room)))
+        if event.membership == "invite" and self._config.is_ours(mxid):
+            self._invited(tx, event, mxid)
+        elif mxid == self._config.bot_mxid and event.membership in ("leave", "ban"):
+            tx.people.left(mxid, event.room)
+            self._removed(tx, event)
         elif event.membership == "join":
             tx.people.named(mxid, event.name or mxid[1:].partition(":")[0])
+        elif event.membership in ("leave", "ban") and not self._config.is_ours(mxid):
+            self._places.check_presence(tx, event.room)
+
+    def _invited(self, tx: Tx, event: RoomEvent, mxid: str) -> None:
+        """The bot comes where something is mapped, and to whoever may ask it for anything. A ghost comes when it has
+        something to say, invited by the bot.
+        """
+        wanted = event.room in self._places.wanted()
+        if mxid == self._config.bot_mxid and (wanted or self._commands.may_use(event.sender)):
+            self._places.post(tx, Enter(event.room, event.sender))
+        elif not wanted:
+            self._places.decline(tx, event.room, mxid, event.sender)
+
+    def _removed(self, tx: Tx, event: RoomEvent) -> None:
+        """Nobody need hear of a room that nothing is mapped to."""
+        if event.room in self._places.mapped() and event.room != self._places.management:
+            body = self._say(
+                "banned" if event.membership == "ban" else "kicked", who=event.sender, bot=self._config.bot_mxid,
+                room=self._places.name(event.room), scopes=self._places.spoken(event.room),
+            )  # fmt: skip
+            self._places.tell_operators(tx, body)
 
     def _conversation(self, tx: Tx, event: RoomEvent) -> Conversation | None:
         """The conversation whose thread it is in, or whose message it answers; of this room only."""
         found = tx.conversations.of_root(event.thread) if event.thread else None
         found = found or (tx.conversations.of_event(event.answers) if event.answers else None)
-        return found if found and found.room == event.room else None
+        return found if found and self._is_in(found, event.room) else None
+
+    def _is_in(self, conversation: Conversation, room: str) -> bool:
+        """Whether a room, or the one that came after it, is where the conversation is."""
+        return conversation.room == self._places.successor(room)
 
     def _edited(self, tx: Tx, event: RoomEvent) -> None:
         """Only the author's edit counts, and only of what is on its way outward, has left, or began something."""
-        waiting = _of_room(tx.queue.from_source(event.replaces), event.room)
+        waiting = self._of_room(tx.queue.from_source(event.replaces), event.room)
         for delivery in waiting:
             self._commands.edited(tx, event, delivery)
         if not waiting:
             self._commands.corrected(tx, event)
-        for delivery in _containing(tx, event.replaces, event.room):
+        for delivery in self._containing(tx, event.replaces, event.room):
             self._outward.spoil(tx, delivery)
         message = tx.conversations.message_of_event(event.replaces)
         if message and message.role == "outward" and message.sender == event.sender:
@@ -126,16 +184,17 @@ class Hearing:
         wanted = self._commands.asks(event.key) and event.key != CANCEL
         if conversation is None and wanted and self._config.is_inside(event.sender):
             self._places.post(tx, Locate(event.room, event))
-        elif conversation is not None and conversation.room == event.room:
+        elif conversation is not None and self._is_in(conversation, event.room):
             self._commands.react(tx, event, conversation)
 
     def located(self, tx: Tx, request: RoomEvent, event: RoomEvent) -> None:
         """The message that a request is on was written before its thread became a conversation, or begins one."""
         conversation = tx.conversations.of_root(event.thread or event.id) or tx.conversations.of_event(event.id)
-        if conversation is None and request.key != SEND and request.room == event.room:
+        if request.room != event.room or tx.conversations.taken_back(request.id):
+            return
+        if conversation is None and request.key != SEND and not self._places.is_upgraded(event.room):
             conversation = thread_of(tx, event, event.body[:80], self._say)
-        taken_back = tx.conversations.taken_back(request.id)
-        if conversation is not None and conversation.room == request.room == event.room and not taken_back:
+        if conversation is not None and self._is_in(conversation, event.room):
             if tx.conversations.message_of_event(event.id) is None:
                 self._note(tx, conversation, event)
             self._commands.react(tx, request, conversation)
@@ -143,9 +202,9 @@ class Hearing:
     def _redacted(self, tx: Tx, event: RoomEvent) -> None:
         """Taking back the words, or the request to send them, stops what has not left."""
         tx.conversations.take_back(event.target)
-        for delivery in _of_room(tx.queue.touched_by(event.target), event.room):
+        for delivery in self._of_room(tx.queue.touched_by(event.target), event.room):
             self._outward.cancel(tx, delivery)
-        for delivery in _containing(tx, event.target, event.room):
+        for delivery in self._containing(tx, event.target, event.room):
             self._outward.spoil(tx, delivery)
         message = tx.conversations.message_of_event(event.target)
         if message and message.role == "outward":
@@ -155,12 +214,12 @@ class Hearing:
         post = Post(event.room, self._say("left-already"), notice=True, answers=answers, mentions=(event.sender,))
         self._places.post(tx, post, conversation)
 
+    def _of_room(self, drafts: list[Delivery], room: str) -> list[Delivery]:
+        """Events of another room are none of theirs, whatever a relation claims; of one before an upgrade they are."""
+        now = self._places.successor(room)
+        return [each for each in drafts if self._places.successor(payload.load(Draft, each.payload).room) == now]
 
-def _of_room(drafts: list[Delivery], room: str) -> list[Delivery]:
-    """Events of another room are none of theirs, whatever a relation claims."""
-    return [each for each in drafts if payload.load(Draft, each.payload).room == room]
-
-
-def _containing(tx: Tx, part: str, room: str) -> list[Delivery]:
-    """Drafts with words or files of that event, besides their own words."""
-    return [each for each in _of_room(tx.queue.made_of(part), room) if part in payload.load(Draft, each.payload).parts]
+    def _containing(self, tx: Tx, part: str, room: str) -> list[Delivery]:
+        """Drafts with words or files of that event, besides their own words."""
+        found = self._of_room(tx.queue.made_of(part), room)
+        return [each for each in found if part in payload.load(Draft, each.payload).parts]

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import contextlib
 import hashlib
 import logging
 import re
 from collections import OrderedDict
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from urllib.parse import quote
 
 import aiohttp
 from mautrix.errors import MatrixRequestError
@@ -148,15 +150,19 @@ class Ghosts:
         token = self._config.appservice.as_token.get_secret_value()
         return Client(self._config.homeserver.url, token, self._wire, self._session, mxid, device=False)
 
-    async def join(self, mxid: str, room: str) -> None:
-        """Join, invited by the bot where needed. Raises `Deferred` when a right is missing: one room's trouble."""
-        path = f"_matrix/client/v3/rooms/{room}/join"
+    async def join(self, mxid: str, room: str, via: str = "") -> None:
+        """Join, invited by the bot where needed; `via` is a server that is in the room, for one ours is not in.
+
+        Raises `Deferred` when a right is missing: one room's trouble.
+        """
+        path = f"_matrix/client/v3/join/{quote(room, safe='!:')}" if via else f"_matrix/client/v3/rooms/{room}/join"
+        query = {"via": via, "server_name": via} if via else {}  # the latter before version 1.12 of the spec
         try:
-            await self.client(mxid).call("POST", path, {})
+            await self.client(mxid).call("POST", path, {}, **query)
         except MatrixRequestError:
             await self._invite(mxid, room)
             try:
-                await self.client(mxid).call("POST", path, {})
+                await self.client(mxid).call("POST", path, {}, **query)
             except MatrixRequestError as error:
                 raise Deferred(f"{mxid} may not join {room}: {error}") from None
         await self._store.transact(lambda tx: tx.people.joined(mxid, room))
@@ -170,6 +176,18 @@ class Ghosts:
         except MatrixRequestError as error:
             if "already in the room" not in str(error):
                 raise Deferred(f"the bot may not invite into {room}: {error}") from None
+
+    async def members(self, room: str) -> dict[str, dict[str, object]]:
+        """Who is in the room, by Matrix id, as it is shown to the bot. Raises as `Client.call`."""
+        found = await self.bot.call("GET", f"_matrix/client/v3/rooms/{room}/joined_members")
+        joined = found.get("joined")
+        return joined if isinstance(joined, dict) else {}
+
+    async def leave(self, mxid: str, room: str) -> None:
+        """Be in the room no longer, or decline its invitation; who is not there stays away. Raises `Unavailable`."""
+        with contextlib.suppress(MatrixRequestError):
+            await self.client(mxid).call("POST", f"_matrix/client/v3/rooms/{quote(room, safe='!:')}/leave", {})
+        await self.forget(mxid, room)
 
     def is_in(self, mxid: str, room: str) -> bool:
         return (mxid, room) in self._joined

@@ -17,8 +17,8 @@ from bridge.matrix.content import DELIVERY
 from bridge.matrix.events import parse
 from bridge.matrix.ghosts import Ghosts
 from bridge.matrix.rights import creators, missing
+from bridge.matrix.upgrades import Upgrades
 from bridge.model import Deferred, RoomEvent, Unavailable
-from bridge.payload import Post
 from bridge.places import Places
 from bridge.store import Error, Store, Tx
 from bridge.texts import Texts
@@ -50,6 +50,7 @@ class Rooms:
         self._outages = 0
         self._reading: defaultdict[str, asyncio.Lock] = defaultdict(asyncio.Lock)
         self._read_at: dict[str, float] = {}  # when `settle` last began to read, on the monotonic clock
+        self.upgrades = Upgrades(config, store, ghosts, places, say, self._read, self.prepare, self.look)
 
     # --- the gate
 
@@ -66,6 +67,13 @@ class Rooms:
 
         A reading that began up to `fresh` seconds ago is enough. Raises `Deferred` when the room cannot be read.
         """
+        later = self._places.successor(room)
+        if later != room:  # that is what people see; in the old one there is little more to hear, if it is shown
+            with contextlib.suppress(Deferred):
+                await self._settle(room, fresh)
+        await self._settle(later, fresh)
+
+    async def _settle(self, room: str, fresh: float) -> None:
         if room in self._places.encrypted:
             raise Deferred("the room is encrypted")
         asked = time.monotonic()
@@ -173,11 +181,32 @@ class Rooms:
         if name.startswith("#"):
             answer = await self._ghosts.bot.call("GET", f"_matrix/client/v3/directory/room/{name.replace('#', '%23')}")
             room = str(answer["room_id"])
+            await self._moved(self._places.known(name), room)
+        room = self._places.successor(room)
         await self.prepare(room)
         await self._store.transact(lambda tx: tx.people.resolved(name, room))
         self._places.resolve(name, room)
         if name == self._config.management_room:
             self._places.management = room
+            await self._follow_missed(room)
+            self._judged.add(room)
+
+    async def _moved(self, before: str, room: str) -> None:
+        """The alias means another room than it did: perhaps that was upgraded while we were away."""
+        if before not in ("", self._places.successor(room)):
+            with contextlib.suppress(Deferred):
+                if await self.upgrades.is_replaced_by(before, room):
+                    await self.upgrades.followed(before)
+
+    async def exists(self, name: str) -> bool:
+        """Whether the homeserver knows the alias; while it does not answer nothing speaks against it."""
+        if name.startswith("#"):
+            with contextlib.suppress(Unavailable, Deferred, OSError):
+                try:
+                    await self._ghosts.bot.call("GET", f"_matrix/client/v3/directory/room/{name.replace('#', '%23')}")
+                except MatrixRequestError:
+                    return False
+        return True
 
     async def prepare(self, room: str) -> None:
         """Be in the room and know its people by name; a room that is encrypted is taken note of."""
@@ -217,15 +246,23 @@ class Rooms:
     # --- catch-up
 
     async def _read(self, room: str) -> None:
-        """Hear everything since the marker. Without one the room is new: what was said before is none of ours."""
+        """Hear everything since the marker. Without one the room is new: what was said before is none of ours, unless
+        it replaces another: then all that was said there is.
+        """
         marker = await self._store.transact(lambda tx: tx.people.marker(room))
         path = f"_matrix/client/v3/rooms/{room}/messages"
         if not marker:
-            page = await self._page(path, dir="b", limit="1")
-            await self._mark(room, str(page.get("start", "")))
-            return
+            now = str((await self._page(path, dir="b", limit="1")).get("start", ""))
+            if self._places.succeeds(room):
+                await self._read_on(room, path, "")
+            await self._mark(room, now)
+        else:
+            await self._read_on(room, path, marker)
+
+    async def _read_on(self, room: str, path: str, marker: str) -> None:
+        """Hear what comes after the marker, or all there is."""
         while True:
-            page = await self._page(path, dir="f", limit=str(PAGE), **{"from": marker})
+            page = await self._page(path, dir="f", limit=str(PAGE), **({"from": marker} if marker else {}))
             events = [parse({"room_id": room, **raw}) for raw in page.get("chunk", [])]
             await self._hear([event for event in events if event])
             end = page.get("end")
@@ -258,40 +295,21 @@ class Rooms:
                 return ""
             query["from"] = page["end"]
 
-    # --- invited
-
-    async def invited(self, room: str, sender: str) -> None:
-        """Somebody of the company invited the bot: come, say what is possible here and which right is missing."""
-        await self.prepare(room)
-        self.look()
-        scopes = sorted({f"{each.scope} ({each.connector})" for each in self._places.mappings_of(room)})
-        lacking = await self.missing_rights(room) if room != self._places.management else []
-        lines = [self._hello(room, scopes)]
-        if not scopes:  # in a mapped room it is said once, and again only when it changes
-            lines += [self._say("lacks-right", right=self._say(right)) for right in lacking]
-
-        def greet(tx: Tx) -> None:
-            self._places.post(tx, Post(room, "\n".join(lines), notice=True, mentions=(sender,)))
-            if scopes:
-                self._places.tell_rights(tx, room, lacking)
-
-        await self._store.transact(greet)
-
-    def _hello(self, room: str, scopes: list[str]) -> str:
-        if scopes:
-            return self._say("hello", scopes=", ".join(scopes))
-        if room == self._places.management:
-            return self._say("hello-management")
-        return self._say("hello-unmapped", room=room)
-
     # --- rights
 
     async def _judge(self, room: str) -> None:
         """Once after a start or a return; from then on changes are heard."""
-        if room not in self._judged:
+        await self._follow_missed(room)
+        if room not in self._judged and not self._places.is_upgraded(room):
             missing = await self.missing_rights(room)
             await self._store.transact(self._places.tell_rights, room, missing)
+            await self._store.transact(self._places.announce_news, room)
             self._judged.add(room)
+
+    async def _follow_missed(self, room: str) -> None:
+        """Its tombstone may have been heard by one who did not know what it means, or by nobody."""
+        if room not in self._judged and not self._places.is_upgraded(room) and await self.upgrades.replacement(room):
+            await self._store.transact(self._places.follow, room)
 
     async def missing_rights(self, room: str) -> list[str]:
         """What the bot and the ghosts cannot do here, as keys of the catalogue."""

@@ -5,7 +5,8 @@ from __future__ import annotations
 import aiohttp
 
 from tests.conftest import Company, company_with
-from tests.e2e.looking import says
+from tests.e2e.looking import membership, says
+from tests.peers import until
 from tests.peers.employee import body
 
 JANE = "Jane Doe <jane@customer.example>"
@@ -81,6 +82,12 @@ async def test_an_outsiders_invitation_is_not_followed(company: Company) -> None
     assert company.bot not in await guest.members(room)
 
 
+async def test_the_bot_comes_into_an_encrypted_room_and_says_that_it_cannot_be_mapped(company: Company) -> None:
+    encryption = {"type": "m.room.encryption", "state_key": "", "content": {"algorithm": "m.megolm.v1.aes-sha2"}}
+    room = await company.alice.create_room("secret", invite=[company.bot], state=[encryption])
+    await company.alice.see(room, says("cannot be mapped", company.bot))
+
+
 async def test_what_was_said_while_the_bridge_was_down_is_heard_in_order_and_once(company: Company) -> None:
     room = company.room
     await company.post(sender=JANE, subject="Down", body="Before the night.")
@@ -145,3 +152,75 @@ async def test_a_bot_that_was_removed_comes_back_when_it_is_invited_and_what_wai
     )
     await company.alice.invite(company.room, company.bot)
     await company.alice.see(company.room, says("While it was away."), timeout=40)
+
+
+async def test_operators_hear_who_removed_the_bot_and_what_waits_and_of_an_unmapped_room_nothing(
+    company: Company,
+) -> None:
+    operators = await company.alice.create_room("operators", invite=[company.bot], powers={company.bot: 50})
+    await company.reconfigure(management_room=operators)
+    other = await company.alice.create_room("unmapped", invite=[company.bot])
+    await company.alice.see(other, says("not mapped yet", company.bot))
+    await company.alice.client.room_kick(other, company.bot)
+    await company.alice.client.room_kick(company.room, company.bot)
+    told = await company.alice.see(operators, says("removed me", company.bot))
+    assert company.alice.mxid in body(told)
+    assert company.mailbox in body(told)
+    assert f"/invite {company.bot}" in body(told)
+    assert len([event for event in company.alice.timeline(operators) if "removed me" in body(event)]) == 1
+
+
+async def test_an_invitation_by_somebody_who_may_not_is_declined_and_operators_hear_of_it_once(
+    company: Company,
+) -> None:
+    guest = await company.hire("guest")
+    operators = await company.alice.create_room("operators", invite=[company.bot], powers={company.bot: 50})
+    await company.reconfigure(inside={"except_users": [guest.mxid]}, management_room=operators)
+    traps = [await guest.create_room("trap", invite=[company.bot]) for _ in range(2)]
+    await company.alice.see(operators, says("the invitation was declined", company.bot))
+    for trap in traps:
+        await guest.see(trap, membership(company.bot, "leave"))
+    direct = await company.alice.create_room("direct")
+    await company.post(sender="nobody@customer.example", subject="Here", body="I have a ghost.")
+    shown = await company.alice.see(company.room, says("I have a ghost."))
+    ghost = shown["sender"]
+    await company.alice.invite(direct, ghost)
+    await company.alice.see(direct, membership(ghost, "leave"))
+    assert len([event for event in company.alice.timeline(operators) if "declined" in body(event)]) == 1
+
+
+async def test_where_nobody_is_left_the_bot_leaves_but_it_stays_where_something_is_mapped(company: Company) -> None:
+    carol = await company.hire("carol")
+    operators = await company.bob.create_room("operators", invite=[company.bot], powers={company.bot: 50})
+    mapped = await company.alice.create_room("mapped", invite=[company.bot], powers={company.bot: 50})
+    await company.reconfigure(
+        mappings=[{"connector": "mail", "scope": company.mailbox, "room": mapped}], management_room=operators
+    )
+    await company.post(sender=JANE, subject="Left", body="Somebody is here.")
+    await company.alice.see(mapped, says("Somebody is here."))
+    talk = await company.alice.create_room("talk", invite=[company.bot, carol.mxid])
+    await carol.join(talk)
+    await company.alice.see(talk, says("not mapped yet", company.bot))
+    await company.alice.leave(mapped)
+    told = await company.bob.see(operators, says("Nobody is left", company.bot))
+    assert company.mailbox in body(told)
+    await company.alice.leave(talk)
+    assert company.bot in await carol.members(talk)
+    await carol.leave(talk)
+    for room, stays in ((mapped, True), (talk, False)):
+
+        async def settled(room: str = room, stays: bool = stays) -> bool:
+            return (company.bot in await _joined(company, room)) == stays
+
+        await until(settled, f"the bot to be in {room}: {stays}")
+
+
+async def _joined(company: Company, room: str) -> set[str]:
+    """Who of ours is in the room, as the homeserver tells the bot; nobody, when the bot is not."""
+    url = f"{company.synapse.url}/_matrix/client/v3/rooms/{room}/joined_members"
+    headers = {"Authorization": f"Bearer {company.config['appservice']['as_token']}"}
+    async with (
+        aiohttp.ClientSession(headers=headers) as session,
+        session.get(url, params={"user_id": company.bot}) as answer,
+    ):
+        return set((await answer.json()).get("joined", {}))
