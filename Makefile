@@ -9,7 +9,7 @@ ARGS =
 .SHELLFLAGS = -ec
 .DELETE_ON_ERROR:
 .DEFAULT_GOAL = help
-.PHONY: help install demo test test-all-pythons lint types crash bench lock clean
+.PHONY: help install demo test test-all-pythons lint types audit crash bench lock clean
 
 help:  ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-18s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -74,18 +74,23 @@ lint: install  ## ruff: mistakes and layout
 types: install  ## mypy, strict
 	@exec "$(PY)" -m mypy
 
+audit: install  ## are vulnerabilities known of what we depend on?
+	@exec "$(PY)" .ci/audit.py
+
 crash: install  ## kill the bridge a hundred times under load and count what is lost
 	@exec "$(PY)" -m tests.crash $(ARGS)
 
 bench: install  ## how fast, one JSON line per figure
 	@exec "$(PY)" -m tests.bench $(ARGS)
 
-lock:  ## write requirements.lock anew from pyproject.toml (UPGRADE=1: to the newest versions)
+lock:  ## write the locks anew from pyproject.toml: all, and what running needs (UPGRADE=1: to the newest versions)
 	@uv=$(VENV)/bin/uv
 	[ -x "$$uv" ] || uv=uv
 	"$$uv" pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url --all-extras \
 	    --custom-compile-command "make lock" $(if $(UPGRADE),--upgrade) pyproject.toml -o requirements.lock
+	"$$uv" pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url \
+	    --custom-compile-command "make lock" --constraint requirements.lock pyproject.toml -o requirements-run.lock
 
 clean:  ## remove all that was made here, ./.venv too
-	@rm -rf $(VENV) $(patsubst %,$(VENV)-%,$(PYTHONS)) .demo .work .pytest_cache .mypy_cache .ruff_cache .hypothesis *.egg-info
+	@rm -rf $(VENV) $(VENV)-audit $(patsubst %,$(VENV)-%,$(PYTHONS)) .demo .work .pytest_cache .mypy_cache .ruff_cache .hypothesis *.egg-info
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -13,27 +13,34 @@ from typing import Any
 import aiohttp
 from aiohttp import web
 
-from bridge import payload, store
+from bridge import __version__, payload, store
 from bridge.arrivals import Arrivals
 from bridge.config import Config
 from bridge.connector import Connector
 from bridge.departures import ConnectorDestination
+from bridge.explain import Explain
 from bridge.holds import Holds
-from bridge.http import new_session
-from bridge.matrix.appservice import routes
+from bridge.http import new_session, trusting
+from bridge.logs import described, told
+from bridge.matrix.appservice import routes, shows
 from bridge.matrix.destination import MatrixDestination
 from bridge.matrix.fetch import Fetch
 from bridge.matrix.ghosts import Ghosts
 from bridge.matrix.rooms import Rooms
 from bridge.matrix.wire import Wire
+from bridge.metrics import Figures, Metrics, pages, timed
 from bridge.model import Deferred, Delivery, Envelope, RoomEvent, Unavailable
 from bridge.polling import Poller
 from bridge.port import BridgePort
+from bridge.pulse import LONGEST, Pulse
 from bridge.queue import Line, Queue
+from bridge.replay import Kept, Replay
+from bridge.restored import look_back
 from bridge.rules import Rules
 from bridge.store import Store, Tx
 from bridge.web.admin import admin, bound, socket_of
 from bridge.web.hooks import hooks
+from bridge.web.listener import Gate, listening
 
 log = logging.getLogger(__name__)
 
@@ -59,6 +66,8 @@ class Bridge:
         }
         rules.connect(self.connectors)
         self.acts, self.hearing = rules.acts, rules.hearing
+        self.explaining = Explain(rules, self.connectors)
+        self.metrics = self._measured()
         self.arrivals = Arrivals(memory, self.hub)
         self.pollers = {
             name: Poller(each, memory, self.arrivals, self._changed)
@@ -68,24 +77,40 @@ class Bridge:
         self.ghosts = Ghosts(config, wire, session, memory)
         self.rooms = Rooms(config, memory, self.ghosts, self.places, self.say, self.hear)
         self.holds = Holds(memory, self.outward, self.rooms)
-        self.queue = Queue([Line(memory, each, config.retry, self._changed) for each in self._destinations()], memory)
+        self.queue = Queue([self._line(each) for each in self._destinations()], memory)
+        self.pulse = Pulse(memory)
         self._down: set[str] = set()  # what people were told does not answer
         self._registered = False
         self._failed: dict[str, str] = {}
         self._stopping = asyncio.Event()
+        self.on_admin: Callable[[web.Application], None] = lambda _: None  # what else may be asked of this process
+
+    def _measured(self) -> Metrics:
+        """What Prometheus may ask, counted from now on."""
+        metrics = Metrics(__version__)
+        self.store.time_commits(metrics.commit)
+        counts = {name: metrics.arrivals(name) for name in (*self.connectors, MatrixDestination.name)}
+        self.hub.on_arrival = lambda connector: counts[connector]()
+        self.hearing.on_hearing = counts[MatrixDestination.name]
+        return metrics
+
+    def _line(self, destination: MatrixDestination | ConnectorDestination) -> Line:
+        count = self.metrics.line(destination.name)
+        return Line(self.store, destination, self.config.retry, self._changed, count)
 
     def _destinations(self) -> list[MatrixDestination | ConnectorDestination]:
         fetch = Fetch(self.ghosts, self.store, self.say)
         self.matrix = MatrixDestination(
             self.config, self.store, self.ghosts, self.rooms, fetch, self.places, self.outward, self.say,
-            self.hearing.located,
+            self.hearing.located, self.rules.maps.settled,
         )  # fmt: skip
         return [self.matrix, *(self._departure(each, fetch) for each in self.connectors.values())]
 
     def _departure(self, connector: Connector, fetch: Fetch) -> ConnectorDestination:
         return ConnectorDestination(
-            connector, self.store, self.rooms, fetch, self.outward, self.rules.items, self.places, self.config.max_file
-        )
+            connector, self.store, self.rooms, fetch, self.outward, self.rules.items, self.places,
+            self.rules.maps, self.config.max_file,
+        )  # fmt: skip
 
     # --- life
 
@@ -96,6 +121,7 @@ class Bridge:
         async with asyncio.TaskGroup() as tasks, self._listening():
             delivering = tasks.create_task(self.queue.run())
             parts = {"rooms": self._be_known, "holds": self.holds.run, "retention": self._keep_house}
+            parts |= {"pulse": self.pulse.run}
             parts |= {name: each.run for name, each in self.connectors.items()}
             parts |= {f"{name} poll": each.run for name, each in self.pollers.items()}
             others = [tasks.create_task(self._kept(*part)) for part in parts.items()]
@@ -110,6 +136,20 @@ class Bridge:
     def stop(self) -> None:
         self._stopping.set()
 
+    async def adopt(self, config: Config) -> None:
+        """From now on the mappings and permissions of that configuration, which is the same in all else."""
+        await self.store.transact(lambda tx: tx.mappings.declare(config.mappings))
+        self.places.declare(config.mappings)
+        self.rules.permit(config.permissions)
+        await self.store.transact(self.places.announce)
+        self.config = config
+        self.rooms.look()
+
+    @property
+    def failed(self) -> dict[str, str]:
+        """Parts that could not go on by themselves, and why; they are tried again."""
+        return dict(self._failed)
+
     async def _kept(self, name: str, part: Callable[[], Awaitable[None]]) -> None:
         """Run a part until we stop; one that fails is told and tried again, and the others go on."""
         wait = 1.0
@@ -118,18 +158,26 @@ class Bridge:
                 return await part()
             except Exception as error:  # a taken port, a full disk: what it is, the operator must find out
                 log.exception("%s failed, trying again in %d s", name, wait)
-                self._failed[name] = f"{type(error).__name__}: {error}"
+                self._failed[name] = described(error)
             await asyncio.sleep(wait)
             wait = min(60.0, wait * 2)
             self._failed.pop(name, None)
 
     async def _remember(self) -> None:
         await self.ghosts.load()
+        await self.store.transact(lambda tx: tx.mappings.declare(self.config.mappings))
+        await self.recall()
+        await self.store.transact(self.places.announce)
+        await self.store.transact(self.outward.ask_again)
+        await self.store.transact(look_back, self.rules.items, self.say, self.outward.pause)
+
+    async def recall(self) -> None:
+        """Which rooms there are, as they were known last; nothing is changed."""
+        self.places.upgrades(await self.store.transact(lambda tx: tx.mappings.successors()))
         for alias, room in (await self.store.transact(lambda tx: tx.people.aliases())).items():
             self.places.recall(alias, room)
         self.places.encrypted |= await self.store.transact(lambda tx: tx.people.encrypted())
         self.places.make(await self.store.transact(lambda tx: tx.mappings.made()))
-        await self.store.transact(self.outward.ask_again)
 
     async def _be_known(self) -> None:
         """The bot exists on the homeserver; then its rooms are read, again and again."""
@@ -147,8 +195,9 @@ class Bridge:
         while True:
             before = time.time() - self.config.retention
             try:
-                await self.store.expire(before)
-                await asyncio.to_thread(self.store.spool.expire, before)
+                removed = await self.store.prune(before, self._fade)
+                if removed.letters:
+                    log.warning("%d dead letters and unsent drafts were forgotten with their time", removed.letters)
             except (OSError, store.Error) as error:
                 log.error("old content could not be removed, trying again in an hour: %s", error)
             await asyncio.sleep(3600)
@@ -156,24 +205,39 @@ class Bridge:
     @contextlib.asynccontextmanager
     async def _listening(self) -> AsyncIterator[None]:
         token = self.config.appservice.hs_token.get_secret_value()
-        app = routes(token, self.config.appservice.max_body, self.heard, self.ghosts.knows, self.trouble)
+        alive = self.pulse.alive
+        app = routes(token, self.config.appservice.max_body, self.heard, self.ghosts.knows, self.trouble, alive)
+        app.middlewares.append(timed(self.metrics))
         hooks(app, self.connectors, self.arrivals.take)
-        public, private = (
-            web.AppRunner(each, access_log=None, shutdown_timeout=SHUTDOWN) for each in (app, admin(self))
-        )
-        await public.setup()
+        limits = self.config.web
+        gate = Gate(lambda request: shows(request, token), limits.trusted_proxies, limits.per_minute, limits.at_once)
+        asked = admin(self)
+        self.on_admin(asked)
+        private = web.AppRunner(asked, access_log=None, shutdown_timeout=SHUTDOWN)
         await private.setup()
         host, _, port = self.config.appservice.listen.rpartition(":")
         socket = socket_of(self.config.data)
         socket.unlink(missing_ok=True)
         try:
-            await web.TCPSite(public, host.strip("[]"), int(port), reuse_address=True).start()
-            await web.SockSite(private, bound(socket)).start()
-            yield
+            async with listening(app, gate, host.strip("[]"), int(port), self.config.appservice.tls()), self._watched():
+                await web.SockSite(private, bound(socket)).start()
+                yield
         finally:
-            await public.cleanup()
             await private.cleanup()
             socket.unlink(missing_ok=True)
+
+    @contextlib.asynccontextmanager
+    async def _watched(self) -> AsyncIterator[None]:
+        """Prometheus may ask, on a listener of its own."""
+        host, _, port = self.config.metrics.listen.rpartition(":")
+        runner = web.AppRunner(pages(self), access_log=None, shutdown_timeout=SHUTDOWN)
+        await runner.setup()
+        try:
+            if port:
+                await web.TCPSite(runner, host.strip("[]"), int(port), reuse_address=True).start()
+            yield
+        finally:
+            await runner.cleanup()
 
     # --- what comes in
 
@@ -216,8 +280,8 @@ class Bridge:
         except Exception as error:  # kept as a dead letter
             if store.passes(error):
                 raise
-            log.exception("event %s could not be understood", event.id)
-            await self.store.transact(self._keep, event, repr(error))
+            log.exception("an event could not be understood", extra={"event": event.id})
+            await self.store.transact(self._keep, event, told(error))
 
     def _keep(self, tx: Tx, event: RoomEvent, reason: str) -> None:
         """An event that we fail to understand is kept as a dead letter: nothing is lost, and it can be replayed."""
@@ -257,13 +321,42 @@ class Bridge:
 
     async def depth(self) -> dict[str, int]:
         """Rows by "destination state"."""
-        rows = await self.store.transact(lambda tx: tx.queue.depth())
-        return {f"{destination} {state}": count for (destination, state), count in rows.items()}
+        rows = await self.store.transact(lambda tx: tx.queue.figures())
+        return {f"{destination} {state}": count for (destination, state), (count, _) in rows.items()}
+
+    async def figures(self) -> Figures:
+        """What the metrics say of this moment; nothing of the queue while the database does not answer."""
+        queue: dict[tuple[str, str], tuple[int, float]] = {}
+        with contextlib.suppress(OSError, store.Error, TimeoutError):
+            async with asyncio.timeout(LONGEST):
+                queue = await self.store.transact(lambda tx: tx.queue.figures())
+        trouble, mapped = self.trouble(), self.places.mapped()
+        works = {name: not trouble.keys() & {name, f"{name} poll"} for name in self.connectors}
+        homeserver = not trouble.keys() & {"homeserver", self.matrix.name}
+        behind = sum(not self.rooms.is_caught_up(room) for room in mapped) + len(self.places.unresolved())
+        return Figures(queue, works, homeserver, len(mapped), behind)
 
     async def dead_letters(self) -> list[dict[str, Any]]:
         """Every delivery given up, oldest first."""
         rows: list[Delivery] = await self.store.transact(lambda tx: tx.queue.in_state("dead"))
         return [asdict(row) for row in rows]
+
+    def _fade(self, connector: str, memo: str) -> str:
+        return self.connectors[connector].without_words(memo) if connector in self.connectors else ""
+
+    async def explain(self, text: str) -> list[str]:
+        """What is known of an address, an item, an event or a delivery, line by line."""
+        return await self.store.rehearse(self.explaining.look, text)
+
+    async def bring(self, kept: Kept) -> list[str]:
+        """What a file with an arrival does, or would do. Raises `Rejected` when no connector reads it."""
+        return await Replay(self.store, self.hub, self.explaining, self.connectors).bring(kept)
+
+    async def prune(self, dry: bool) -> dict[str, int]:
+        """Remove now what retention has ended and what nothing refers to; `dry` only counts. See `Pruned`."""
+        return asdict(
+            await self.store.prune(time.time() - self.config.retention, self._fade, orphans=True, dry=dry)
+        )
 
     async def replay(self, uid: str) -> bool:
         """Try a dead letter again; False when there is none of that name."""
@@ -288,13 +381,20 @@ class Bridge:
 @contextlib.asynccontextmanager
 async def opened(config: Config, connectors: dict[str, tuple[type[Connector], Any]]) -> AsyncIterator[Bridge]:
     """A bridge ready to `run`. Raises `StoreBusy`, `sqlite3.Error`, `OSError`."""
+    async with store.opened(config.data) as memory, made(config, connectors, memory) as bridge:
+        yield bridge
+
+
+@contextlib.asynccontextmanager
+async def made(
+    config: Config, connectors: dict[str, tuple[type[Connector], Any]], memory: Store
+) -> AsyncIterator[Bridge]:
+    """A bridge ready to `run` on an open store. Raises `sqlite3.Error`."""
     homeserver = config.homeserver
     timeout = aiohttp.ClientTimeout(total=homeserver.timeout)
-    wire = Wire(homeserver.url, homeserver.timeout, homeserver.in_flight * 2)
-    async with (
-        store.opened(config.data) as memory,
-        aiohttp.ClientSession(timeout=timeout) as session,
-        new_session() as tools,
-    ):
+    tls = trusting(homeserver.ca_file) if homeserver.url.startswith("https:") else None
+    wire = Wire(homeserver.url, homeserver.timeout, homeserver.in_flight * 2, tls)
+    files = aiohttp.TCPConnector(ssl=tls or True)
+    async with aiohttp.ClientSession(timeout=timeout, connector=files) as session, new_session() as tools:
         with contextlib.closing(wire):
             yield Bridge(config, connectors, memory, await memory.secret(), wire, session, tools)

@@ -6,6 +6,7 @@ import logging
 from collections.abc import Sequence
 
 from bridge.hub import Hub
+from bridge.logs import told
 from bridge.model import Envelope, Page, Unavailable
 from bridge.store import Store, passes
 
@@ -46,8 +47,8 @@ class Arrivals:
         except Exception as error:  # kept as a dead letter
             if _passing(error):
                 raise
-            log.exception("an envelope of %s could not be understood", envelope.connector)
-            await self._store.transact(self._hub.keep_aside, envelope, repr(error))
+            log.exception("what arrived could not be understood", extra={"connector": envelope.connector})
+            await self._store.transact(self._hub.keep_aside, envelope, told(error))
 
 
 def _passing(error: Exception) -> bool:

@@ -4,15 +4,25 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Set
-from importlib.metadata import entry_points
+import ssl
+from collections.abc import Callable, Set
+from ipaddress import IPv4Network, IPv6Network
 from pathlib import Path
 from typing import Any
 
-import yaml
-from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, field_validator, model_validator
+from pydantic import BaseModel, ConfigDict, Field, SecretStr, field_validator, model_validator
 
-from bridge.connector import Connector
+from bridge import configured, page
+from bridge.configured import Connectors as Connectors  # noqa: PLC0414 - beside `load`, which returns them
+from bridge.http import trusting
+from bridge.page import Mistakes
+
+
+def _host_and_port(value: str) -> str:
+    host, _, port = value.rpartition(":")
+    if not host or not (port.isascii() and port.isdecimal()) or not 0 < int(port) <= 65535:
+        raise ValueError("must be host:port, such as 127.0.0.1:29400 or [::1]:29400")
+    return value
 
 
 class ConfigError(Exception):
@@ -34,6 +44,13 @@ class Homeserver(Section):
     server_name: str = Field(description="The part of user ids after the colon")
     in_flight: int = Field(16, ge=1, le=256, description="Requests to the homeserver at the same time")
     timeout: float = Field(60, gt=0, description="Seconds until a request counts as failed")
+    ca_file: Path | None = Field(None, description="PEM file of a certificate authority to trust besides the system's")
+
+    @field_validator("ca_file")
+    @classmethod
+    def _readable(cls, value: Path | None) -> Path | None:
+        _usable(lambda: trusting(value))
+        return value
 
     @field_validator("url")
     @classmethod
@@ -53,6 +70,49 @@ class Appservice(Section):
     bot: str = Field("passerelle", description="Localpart of the bot (not the sender_localpart)")
     ghosts: str = Field("_passerelle_", description="Prefix of the ghosts' localparts")
     max_body: int = Field(64 * 2**20, ge=2**20, description="Largest transaction taken, in bytes")
+    certificate: Path | None = Field(None, description="PEM file: the listener then speaks TLS 1.2 or newer, only")
+    key: Path | None = Field(None, description="PEM file of the certificate's key, unless in the same file")
+
+    @field_validator("listen")
+    @classmethod
+    def _listen(cls, value: str) -> str:
+        return _host_and_port(value)
+
+    @model_validator(mode="after")
+    def _certified(self) -> Appservice:
+        if self.key and not self.certificate:
+            raise ValueError("key: needs certificate")
+        _usable(self.tls)
+        return self
+
+    def tls(self) -> ssl.SSLContext | None:
+        """What the listener shows, None without a certificate. Raises `OSError` when that cannot be used."""
+        if not self.certificate:
+            return None
+        context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+        context.minimum_version = ssl.TLSVersion.TLSv1_2
+        context.load_cert_chain(self.certificate, self.key)
+        return context
+
+
+class Web(Section):
+    """What strangers may ask of the listener, webhooks above all; who shows the hs_token is not limited."""
+
+    trusted_proxies: tuple[IPv4Network | IPv6Network, ...] = Field(
+        (), description="Networks of your reverse proxies; only from them X-Forwarded-For is believed"
+    )
+    per_minute: int = Field(
+        600, ge=0, description="Requests of one address in a minute (its network: 4 times as many); 0: no limit"
+    )
+    at_once: int = Field(16, ge=1, le=64, description="Requests of one address at the same time (its network: twice)")
+
+
+def _usable(load: Callable[[], object]) -> None:
+    """Raises `ValueError` with the reason when a PEM file cannot be used."""
+    try:
+        load()
+    except OSError as error:  # ssl.SSLError is one
+        raise ValueError(f"the PEM file cannot be used: {error.strerror or error}") from None
 
 
 class Inside(Section):
@@ -103,6 +163,24 @@ class Retry(Section):
     give_up: float = Field(5 * 86400, gt=0, description="Seconds after which a delivery becomes a dead letter")
 
 
+class Metrics(Section):
+    """Where Prometheus may ask."""
+
+    listen: str = Field("", description='host:port of GET /metrics, never the appservice\'s listener; "": nowhere')
+
+    @field_validator("listen")
+    @classmethod
+    def _listen(cls, value: str) -> str:
+        return _host_and_port(value) if value else value
+
+
+class Log(Section):
+    """What the log looks like; it goes to stderr."""
+
+    format: str = Field("text", pattern="^(text|json)$", description="text, or json: one object on each line")
+    level: str = Field("info", pattern="^(debug|info|warning|error)$", description="What matters less is left out")
+
+
 class Mapping(Section):
     """A connector's scope and the room where its conversations live."""
 
@@ -135,12 +213,15 @@ class Config(Section):
 
     homeserver: Homeserver
     appservice: Appservice
+    web: Web = Web()
     data: Path = Field(Path("data"), description="Folder of the database and the spool, relative to this file")
     management_room: str = Field("", description="Room id or alias where operators are told of trouble")
     inside: Inside = Inside()
     permissions: Permissions = Permissions()
     outward: Outward = Outward()
     retry: Retry = Retry()
+    metrics: Metrics = Metrics()
+    log: Log = Log()
     retention: float = Field(365 * 86400, gt=0, description="Seconds that raw messages and files are kept")
     max_file: int = Field(50_000_000, ge=1000, description="Largest file taken from or given to Matrix, in bytes")
     inline_text: int = Field(4000, ge=200, le=20000, description="Characters shown before a text becomes a file")
@@ -148,13 +229,6 @@ class Config(Section):
     language: str = Field("en", pattern="^(en|fr)$", description="Language of the bot: en or fr")
     connectors: dict[str, Any] = Field(description="name: {plugin: …, and what that plugin needs}")
     mappings: tuple[Mapping, ...] = ()
-
-    @model_validator(mode="after")
-    def _mapped_connectors_exist(self) -> Config:
-        unknown = sorted({m.connector for m in self.mappings} - set(self.connectors))
-        if unknown:
-            raise ValueError(f"mappings name connectors that are not configured: {', '.join(unknown)}")
-        return self
 
     @property
     def bot_mxid(self) -> str:
@@ -201,93 +275,41 @@ def _matches(mxid: str, pattern: str) -> bool:
     return mxid.startswith(pattern[:-1]) if pattern.endswith("*") else mxid == pattern
 
 
-def load(
-    path: Path, environment: dict[str, str] | None = None
-) -> tuple[Config, dict[str, tuple[type[Connector], Any]]]:
-    """Read the file; returns the configuration and, by connector name, its plugin class and validated config.
+def load(path: Path, environment: dict[str, str] | None = None) -> tuple[Config, Connectors]:
+    """Read the file; returns the configuration and the connectors.
 
     `${NAME}` in a value is replaced from the environment, `${file:/path}` by the first line of that file. Raises
-    `ConfigError` with every problem found.
+    `ConfigError` with every problem found, each with its line.
     """
-    problems: list[str] = []
     try:
-        raw = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError([f"{path}: {error}"]) from None
-    except yaml.YAMLError as error:
-        raise ConfigError([f"{path}: {_where(error)}"]) from None
-    if not isinstance(raw, dict):
-        raise ConfigError([f"{path}: must be a mapping of keys to values; see config/passerelle.yaml"])
-    raw = _filled(raw, dict(os.environ) if environment is None else environment, problems)
-    config = _validated(Config, raw, "", problems)
-    connectors = _connectors(raw.get("connectors"), problems)
-    if problems or config is None:
-        raise ConfigError(problems)
+        text = path.read_text(encoding="utf-8")
+    except FileNotFoundError:
+        raise ConfigError([f"{path}: there is no such file; name yours with --config, or make one: init"]) from None
+    except OSError as error:
+        raise ConfigError([f"{path}: {error.strerror or type(error).__name__}"]) from None
+    except UnicodeDecodeError:
+        raise ConfigError([f"{path}: it is not text in UTF-8"]) from None
+    return read(text, path, environment)
+
+
+def read(text: str, path: Path, environment: dict[str, str] | None = None) -> tuple[Config, Connectors]:
+    """As `load`, of a text that is, or will be, in that file."""
+    try:
+        found = page.read(text)
+    except page.PageError as error:
+        where = f"{path.name} line {error.line}" if error.line else path.name
+        raise ConfigError([f"{where}: {error}"]) from None
+    if not isinstance(found.value, dict):
+        raise ConfigError([f"{path.name}: must be a mapping of keys to values; see config/passerelle.yaml"])
+    mistakes = Mistakes(path.name, found)
+    mistakes.doubles()
+    raw = page.filled(found.value, dict(os.environ) if environment is None else environment, mistakes)
+    raw = {key: value for key, value in raw.items() if value is not None or key not in Config.model_fields}
+    config = mistakes.validated(Config, raw)  # a section in which every line is a comment is as good as none
+    connectors = configured.connectors(raw.get("connectors"), mistakes)
+    configured.fits(raw, connectors, mistakes)
+    if mistakes.told or config is None:
+        raise ConfigError(mistakes.told)
     data = config.data if config.data.is_absolute() else path.parent / config.data
     named = {name: {"plugin": section["plugin"]} for name, section in config.connectors.items()}  # no secret of theirs
     return config.model_copy(update={"data": data, "connectors": named}), connectors
-
-
-def _where(error: yaml.YAMLError) -> str:
-    """What is wrong and where, without the line itself: it may hold a secret."""
-    mark = getattr(error, "problem_mark", None)
-    what = getattr(error, "problem", None) or "this is not YAML"
-    return f"line {mark.line + 1}, column {mark.column + 1}: {what}" if mark else what
-
-
-def _connectors(raw: Any, problems: list[str]) -> dict[str, tuple[type[Connector], Any]]:
-    plugins = {point.name: point for point in entry_points(group="passerelle.plugins")}
-    found: dict[str, tuple[type[Connector], Any]] = {}
-    for name, section in (raw if isinstance(raw, dict) else {}).items():
-        where = f"connectors.{name}"
-        if not isinstance(section, dict) or section.get("plugin") not in plugins:
-            problems.append(f"{where}.plugin: must be one of: {', '.join(sorted(plugins))}")
-            continue
-        plugin: type[Connector] = plugins[section["plugin"]].load()
-        body = {key: value for key, value in section.items() if key != "plugin"}
-        found[name] = (plugin, _validated(plugin.Config, body, f"{where}.", problems))
-    return found
-
-
-def _validated(model: type[BaseModel], raw: Any, prefix: str, problems: list[str]) -> Any:
-    try:
-        return model.model_validate(raw)
-    except ValidationError as error:
-        for each in error.errors(include_input=False, include_url=False):  # an input may be a secret
-            problems.append(f"{prefix}{'.'.join(str(part) for part in each['loc'])}: {each['msg']}")
-        return None
-
-
-def _filled(value: Any, environment: dict[str, str], problems: list[str]) -> Any:
-    if isinstance(value, dict):
-        return {key: _filled(inner, environment, problems) for key, inner in value.items()}
-    if isinstance(value, list):
-        return [_filled(inner, environment, problems) for inner in value]
-    if not isinstance(value, str):
-        return value
-
-    def fill(match: re.Match[str]) -> str:
-        if match[1]:
-            return _first_line(Path(match[1]), problems)
-        if match[2] not in environment:
-            problems.append(f"${{{match[2]}}}: this environment variable is not set")
-        return environment.get(match[2], "")
-
-    return re.sub(r"\$\{(?:file:([^{}]+)|(\w+))\}", fill, value)
-
-
-def _first_line(path: Path, problems: list[str]) -> str:
-    """What a secret's file holds; when it cannot be used that is a problem, told without its content."""
-    line, why = "", "its first line is empty"
-    try:
-        if path.is_absolute():
-            line = path.read_text(encoding="utf-8").partition("\n")[0].strip()
-        else:
-            why = "must be an absolute path"
-    except OSError as error:
-        why = error.strerror or type(error).__name__
-    except ValueError:
-        why = "it is not text in UTF-8"
-    if not line:
-        problems.append(f"${{file:{path}}}: {why}")
-    return line

@@ -10,12 +10,13 @@ from __future__ import annotations
 import asyncio
 import hmac
 import json
+import ssl
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar, Protocol
 
-from pydantic import BaseModel, ConfigDict, Field, SecretStr
+from pydantic import BaseModel, ConfigDict, Field, SecretStr, field_validator
 
 from bridge.model import (
     Address,
@@ -29,10 +30,12 @@ from bridge.model import (
     File,
     Finding,
     Page,
+    Question,
     Recipients,
     Rejected,
     Request,
     Sent,
+    Starter,
     Unavailable,
 )
 
@@ -50,6 +53,17 @@ class ServerConfig(ConnectorConfig):
     username: str = Field(pattern=r"^[^:\s]+$", description="The bridge's own account in the tool")
     password: SecretStr = Field(description="Its password; better kept out of the file as ${NAME} or ${file:/path}")
     every: float = Field(30, ge=1, description="Seconds between two looks for what is new")
+    ca_file: Path | None = Field(None, description="PEM file of a certificate authority to trust besides the system's")
+
+    @field_validator("ca_file")
+    @classmethod
+    def _readable(cls, value: Path | None) -> Path | None:
+        try:
+            if value:
+                ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT).load_verify_locations(value)
+        except OSError as error:  # ssl.SSLError is one
+            raise ValueError(f"the PEM file cannot be used: {error.strerror or error}") from None
+        return value
 
     @property
     def login(self) -> tuple[str, str]:
@@ -146,8 +160,15 @@ class Port(Protocol):
     def sign(self, text: str) -> str:
         """A short, case-insensitive signature ([a-z2-7]{16}) of `text` that only this bridge can make."""
 
-    def http(self, url: str, *, headers: Mapping[str, str] | None = None, login: tuple[str, str] | None = None) -> Http:
-        """The server at `url`, which must come from the configuration; `headers` and `login` go with every request."""
+    def http(
+        self, url: str, *, headers: Mapping[str, str] | None = None, login: tuple[str, str] | None = None,
+        ca_file: Path | None = None,
+    ) -> Http:  # fmt: skip
+        """The server at `url`, which must come from the configuration; `headers` and `login` go with every request.
+
+        Its certificate is verified by the system's authorities, and by those in `ca_file` (PEM). Raises `OSError` when
+        that cannot be read.
+        """
 
 
 class Connector:
@@ -159,8 +180,16 @@ class Connector:
     usage: ClassVar[str] = ""  # what to type after that word, for help: "address Subject"
     reaction: ClassVar[str] = ""  # an emoji on a message that means the same for that message
     words: ClassVar[Mapping[str, str]] = {}  # words after "!" that change an item, and what to type after each
+    filters: ClassVar[Mapping[str, str]] = {}  # facts by which a mapping may choose, and what each is, for people
     scope: str = ""  # of a tool that has only one
     every: float = 30.0  # seconds between two polls
+
+    questions: ClassVar[Sequence[Question]] = ()  # what `passerelle init` asks; with them comes `starter`
+
+    @classmethod
+    def starter(cls, answers: Mapping[str, str]) -> Starter:
+        """A first configuration, by the answers to `questions`; those of the bridge are there too (domain …). Pure."""
+        raise NotImplementedError
 
     def __init__(self, name: str, config: Any, port: Port) -> None:
         self.name = name
@@ -170,6 +199,13 @@ class Connector:
     def scopes(self) -> Sequence[str]:
         """The scopes that configuration declares and that a room may be mapped to; by default `scope` alone."""
         return (self.scope,) if self.scope else ()
+
+    async def offers(self) -> Sequence[str]:
+        """The scopes that a room may be mapped to now, as the tool has them; by default what `scopes` says.
+
+        Raises `Rejected` with the tool's reason, `Unavailable`.
+        """
+        return self.scopes()
 
     # --- what comes in
 
@@ -188,6 +224,14 @@ class Connector:
         """
         raise NotImplementedError
 
+    async def wait(self) -> None:
+        """Until it is worth polling again: for `every` seconds, or less when the tool says that something is new."""
+        await asyncio.sleep(self.every)
+
+    def troubles(self) -> Mapping[str, str]:
+        """Parts of the tool that do not answer although polls go on: why, by the part's name for people."""
+        return {}
+
     def parse(self, request: Request) -> list[Envelope]:
         """What a webhook (POST /hooks/NAME) says. Pure, no network: verify the signature, then read.
 
@@ -195,6 +239,17 @@ class Connector:
         tool hears yes only after the commit.
         """
         raise NotImplementedError
+
+    async def opened(self, name: str, data: bytes, scope: str = "") -> Sequence[Envelope]:
+        """What a file says that was kept of an arrival, for `scope` ("": for whom the file says); nothing is accepted.
+
+        Webhooks need no more than `parse`. Raises `Rejected` when it is no file of this tool.
+        """
+        raise Rejected(f"{self.name} reads no such file")
+
+    def scope_of(self, text: str) -> str:
+        """The scope that takes what is addressed like this, "" for none. Pure."""
+        return text if text in {*self.scopes(), *self.port.scopes()} else ""
 
     # --- items
 
@@ -212,6 +267,20 @@ class Connector:
         Raises `Rejected` with the tool's own reason when it refuses, or has not done it; `Unavailable`.
         """
         raise Rejected(f"{self.name} changes nothing")
+
+    # --- tried by hand
+
+    async def probe(self, scope: str, uid: str) -> Sent | None:
+        """Send a message to `scope` itself, by the way that messages from outside come: what arrives of it is an
+        envelope whose `probe` is `uid`, and is not shown. None: nothing can be sent to this tool to try it.
+
+        Raises as `send`; it is not tried again.
+        """
+        return None
+
+    def way(self, scope: str) -> str:
+        """What to look at when a probe does not come back: by which way it should, for people. Pure."""
+        return ""
 
     # --- what leaves
 
@@ -266,6 +335,11 @@ class Connector:
         if not self.match(item):
             raise Rejected(f"it is not made yet in {self.name}: wait until it has a name there")
         return Recipients((Address(item, self.name),))
+
+    @classmethod
+    def without_words(cls, memo: str) -> str:
+        """What stays of an envelope's `memo` when retention has ended: how to answer it, not what it said. Pure."""
+        return ""
 
     def title(self, title: str) -> str:
         """What an answer to something of that title is called, as its preview shows it. Pure."""

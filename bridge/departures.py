@@ -8,13 +8,14 @@ from collections.abc import Callable
 from dataclasses import replace
 
 from bridge import payload
+from bridge.commands.maps import Maps
 from bridge.connector import Connector
 from bridge.items import Items
 from bridge.matrix.fetch import Fetch
 from bridge.matrix.rooms import Rooms
-from bridge.model import Deferred, Delivery, Draft, Rejected
+from bridge.model import FAILURES, Deferred, Delivery, Draft, Rejected, Unavailable, Unconfirmed
 from bridge.outward import Outward, Refusal, begins
-from bridge.payload import Alter, Look
+from bridge.payload import Alter, Look, Survey, Trial
 from bridge.places import Places
 from bridge.queue import Crossing
 from bridge.store import Conversation, Store, Tx
@@ -32,7 +33,7 @@ class ConnectorDestination:
 
     def __init__(
         self, connector: Connector, store: Store, rooms: Rooms, fetch: Fetch, outward: Outward, items: Items,
-        places: Places, limit: int,
+        places: Places, maps: Maps, limit: int,
     ) -> None:  # fmt: skip
         self.name = connector.name
         self._connector = connector
@@ -42,6 +43,7 @@ class ConnectorDestination:
         self._outward = outward
         self._items = items
         self._places = places
+        self._maps = maps
         self._limit = limit
         self._deferred: set[str] = set()  # what the other side asked to bring again later
 
@@ -72,6 +74,10 @@ class ConnectorDestination:
         """Hand it over. Raises what the connector raises."""
         if delivery.kind == "look":
             return await self._look(delivery, payload.load(Look, delivery.payload))
+        if delivery.kind == "trial":
+            return await self._trial(delivery, payload.load(Trial, delivery.payload))
+        if delivery.kind == "survey":
+            return await self._survey(payload.load(Survey, delivery.payload))
         if delivery.kind == "change":
             return await self._change(delivery, payload.load(Alter, delivery.payload))
         return await self._draft(delivery, payload.load(Draft, delivery.payload))
@@ -84,7 +90,7 @@ class ConnectorDestination:
         except Deferred:
             self._deferred.add(delivery.uid)
             raise
-        log.info("delivery %s is accepted by %s: %s", delivery.uid, self.name, sent.reply)  # to be found there
+        log.info("accepted", extra={"uid": delivery.uid, "destination": self.name, "reply": sent.reply})
         return lambda tx: self._outward.sent(tx, delivery, draft, sent)
 
     async def _look(self, delivery: Delivery, look: Look) -> Crossing:
@@ -105,6 +111,47 @@ class ConnectorDestination:
             delivery, lambda tx, conversation: self._items.changed(tx, alter, conversation, card)
         )
 
+    async def _trial(self, delivery: Delivery, trial: Trial) -> Crossing:
+        """One step of it. A tool in trouble is an answer, too."""
+        trials = self._maps.trials
+        if trial.step == "wait":
+            hint = self._connector.way(trial.scope)
+            return lambda tx: trials.lost(tx, delivery, trial, hint)
+        try:
+            if trial.step == "look":
+                missing, findings = await self._missing(trial.room), await self._connector.check()
+                return lambda tx: trials.looked(tx, delivery, trial, missing, findings)
+            sent = await self._connector.probe(trial.scope, delivery.uid)
+            if sent is not None:
+                return lambda tx: trials.sent(tx, delivery, trial, sent)
+            news = await self._news()
+            return lambda tx: trials.read(tx, delivery, trial, news)
+        except (*FAILURES, OSError) as error:
+            reason = str(error) or type(error).__name__
+            return lambda tx: trials.refused(tx, delivery, trial, reason)
+
+    async def _missing(self, room: str) -> list[str] | None:
+        try:
+            return await self._rooms.missing_rights(room)
+        except (Unavailable, Deferred, OSError):
+            return None
+
+    async def _news(self) -> int | None:
+        """How many changes a poll would bring now: none is taken. None where nothing is polled."""
+        if type(self._connector).poll is Connector.poll:
+            return None
+        cursor = await self._store.transact(lambda tx: tx.conversations.cursor(self.name))
+        return len((await self._connector.poll(cursor)).envelopes)
+
+    async def _survey(self, survey: Survey) -> Crossing:
+        """Whoever asked waits for an answer: a tool in trouble is one, too."""
+        try:
+            offers = tuple(await self._connector.offers())
+        except (Rejected, Deferred, Unavailable, Unconfirmed) as error:
+            reason = str(error)
+            return lambda tx: self._maps.unknown(tx, survey, reason)
+        return lambda tx: self._maps.offered(tx, survey, offers)
+
     def _refused(self, delivery: Delivery, asked: Look | Alter, reason: str) -> Crossing:
         """A no is an answer like any other: whoever asked hears it at once, and nothing is left to retry."""
         return self._into_conversation(
@@ -123,6 +170,11 @@ class ConnectorDestination:
         """The author is told in the thread, operators in their room."""
         if delivery.kind == "draft":
             self._outward.gave_up(tx, delivery, reason)
+        elif delivery.kind == "trial":
+            self._maps.trials.refused(tx, delivery, payload.load(Trial, delivery.payload), reason)
+        elif delivery.kind == "survey":
+            self._maps.unknown(tx, payload.load(Survey, delivery.payload), reason)
+            return True
         else:
             kinds: dict[str, type[Look | Alter]] = {"look": Look, "change": Alter}
             self._refused(delivery, payload.load(kinds[delivery.kind], delivery.payload), reason)(tx)

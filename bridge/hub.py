@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Collection, Iterable
+import hashlib
+import logging
+import re
+from collections.abc import Callable, Collection, Iterable
+from functools import partial
 
 from bridge import payload
+from bridge.choice import facts_of
 from bridge.config import Config
 from bridge.items import Items
-from bridge.model import Card, Envelope, File, Page, Rejected
+from bridge.model import Card, Delivery, Envelope, File, Page, Rejected
 from bridge.outward import Outward
 from bridge.payload import Post
 from bridge.places import Places, link
@@ -16,7 +21,10 @@ from bridge.present import arrival
 from bridge.store import Conversation, Tx
 from bridge.texts import Texts
 
+log = logging.getLogger(__name__)
+
 MOST_PEOPLE = 200  # participants taken from one message
+_HARMLESS = re.compile(r"[\w.:/-]+", re.ASCII)
 
 
 class Hub:
@@ -28,6 +36,8 @@ class Hub:
         self._outward = outward
         self._items = items
         self._say = say
+        self.on_arrival: Callable[[str], None] = lambda connector: None
+        self.on_probe: Callable[[Tx, Envelope], None] = lambda tx, envelope: None
 
     def accept_page(self, tx: Tx, connector: str, page: Page) -> None:
         """What a poll brought, with its cursor. What no room takes is passed over."""
@@ -50,13 +60,31 @@ class Hub:
 
     def accept(self, tx: Tx, envelope: Envelope) -> None:
         """Write an envelope down and what is to be shown of it. Raises `Rejected` when no room takes it."""
+        before = len(tx.queue.fresh)
+        self._accept(tx, envelope)
+        tx.committed.append(partial(self._arrived, envelope, tx.queue.fresh[before:]))
+
+    def _arrived(self, envelope: Envelope, rows: list[Delivery]) -> None:
+        """It is committed. Tools that are polled say again and again what we know already."""
+        if rows:
+            self.on_arrival(envelope.connector)
+        about: dict[str, object] = {"arrival": _short(envelope.key), "connector": envelope.connector}
+        about |= {"uids": [row.uid for row in rows], "conversation": rows[0].conversation} if rows else {}
+        log.log(logging.INFO if rows else logging.DEBUG, "arrived", extra=about)
+
+    def _accept(self, tx: Tx, envelope: Envelope) -> None:
+        if envelope.probe:
+            self.on_probe(tx, envelope)
+            return
         rooms = self._rooms(tx, envelope)
-        if not rooms:
-            raise Rejected(f"nobody here takes messages for {', '.join(envelope.scopes)}")
+        if not rooms and not envelope.report:  # a report needs no room that takes it: it is about something of ours
+            raise _nobody(envelope)
         for file in (*envelope.files, *filter(None, [envelope.original])):
             tx.keep(file)
         if envelope.report and self._report(tx, envelope):
             return
+        if not rooms:
+            raise _nobody(envelope)
         self._items.proven(tx, envelope)
         changes = self._stands(tx, envelope, rooms)
         news: list[Conversation] = []
@@ -79,8 +107,10 @@ class Hub:
         return self._items.stands(tx, known, envelope.card, envelope.when)
 
     def _rooms(self, tx: Tx, envelope: Envelope) -> dict[str, str]:
-        """Scope by room: rooms mapped to one of its scopes, and those where somebody follows its item."""
-        rooms = self._places.rooms_of(envelope.connector, envelope.scopes)
+        """Scope by room: rooms whose mapping takes it, and those where somebody follows its item."""
+        rooms = self._places.rooms_of(
+            envelope.connector, envelope.scopes, partial(facts_of, envelope), partial(self._homes, tx, envelope)
+        )
         item = tx.conversations.item_named(envelope.connector, envelope.item) if envelope.item else None
         for conversation, scope in tx.conversations.all_of_item(item) if item is not None else ():
             if self._places.carries(conversation.room, envelope.connector):
@@ -90,6 +120,14 @@ class Hub:
                 room: scope for room, scope in rooms.items() if self._places.private(room, envelope.connector, scope)
             }
         return rooms
+
+    def _homes(self, tx: Tx, envelope: Envelope) -> set[str]:
+        """Rooms with a conversation that it belongs to."""
+        if envelope.item:
+            item = tx.conversations.item_named(envelope.connector, envelope.item)
+        else:
+            item = next(iter(self._known(tx, envelope)), None)
+        return {conversation.room for conversation, _ in tx.conversations.all_of_item(item)} if item else set()
 
     def _arrive(self, tx: Tx, envelope: Envelope, room: str, scope: str, changes: str) -> list[Conversation]:
         """Put it into its conversations in a room; returns the one that it begins."""
@@ -140,18 +178,22 @@ class Hub:
         """(item, other items it refers to, whether the sender belongs to it)."""
         if envelope.item:  # the tool says which one: it knows who may write there
             return self._named(tx, envelope, envelope.item), [], True
-        proven = tx.conversations.items_referred(envelope.connector, envelope.proof)
-        known = list(dict.fromkeys((*proven, *self._referred(tx, envelope))))
+        known = self._known(tx, envelope)
         if known:
             item = known[0]
+            proven = tx.conversations.items_referred(envelope.connector, envelope.proof)
             belongs = item in proven or tx.conversations.takes_part(item, envelope.author.account)
             if belongs or tx.conversations.of_item(item, room):
                 return item, known[1:], belongs
         return self._new(tx, envelope), [], True
 
-    def _referred(self, tx: Tx, envelope: Envelope) -> list[int]:
-        """Items by what it answers (the nearest ancestor first), or because somebody answered it before."""
-        return tx.conversations.items_referred(envelope.connector, (*envelope.refs, envelope.id))
+    def _known(self, tx: Tx, envelope: Envelope) -> list[int]:
+        """Items by what it proves to answer, by what it answers (the nearest ancestor first), or because somebody
+        answered it before.
+        """
+        proven = tx.conversations.items_referred(envelope.connector, envelope.proof)
+        referred = tx.conversations.items_referred(envelope.connector, (*envelope.refs, envelope.id))
+        return list(dict.fromkeys((*proven, *referred)))
 
     def _new(self, tx: Tx, envelope: Envelope) -> int:
         """An item of its own; the one it was given in another room; another name when somebody has taken its id."""
@@ -275,6 +317,15 @@ class Hub:
             )  # fmt: skip
             self._outward.bounced(tx, message, report, number)
         return True
+
+
+def _short(key: str) -> str:
+    """What the log calls an arrival: the tool's own id of it where that is harmless."""
+    return key[:40] if _HARMLESS.fullmatch(key) else hashlib.sha256(key.encode(errors="replace")).hexdigest()[:16]
+
+
+def _nobody(envelope: Envelope) -> Rejected:
+    return Rejected(f"nobody here takes messages for {', '.join(envelope.scopes)}")
 
 
 def _topic(envelope: Envelope) -> str:

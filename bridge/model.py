@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -113,6 +113,8 @@ class Envelope:
     card: Card | None = None  # how the item stands now; `author` ("": nobody knows) has changed what differs
     begins: bool = False  # the item is new: worth a conversation although nothing is said yet
     private: bool = False  # only for rooms that may see the tool's private notes
+    probe: str = ""  # uid of a trial of ours that comes back by it; nothing else of it matters then
+    facts: tuple[tuple[str, str], ...] = ()  # by what mappings may choose, besides the card's fields: name and value
 
 
 @dataclass(frozen=True, slots=True)
@@ -305,3 +307,30 @@ class RoomEvent:
     membership: str = ""
     name: str = ""  # display name in a membership
     delivery: str = ""  # uid of the delivery that an event of ours came from
+
+
+@dataclass(frozen=True, slots=True)
+class Question:
+    """What `passerelle init` asks: in the terminal, or as the flag --NAME.
+
+    `text` says in a line what is wanted. `default` may name earlier answers, as {domain}; "" is an answer only when it
+    fits `pattern`, which the whole answer must. `example` is shown when it does not.
+    """
+
+    name: str
+    text: str
+    default: str = ""
+    pattern: str = r"\S+"
+    example: str = ""
+    secret: bool = False  # not shown while it is typed
+
+
+@dataclass(frozen=True, slots=True)
+class Starter:
+    """What `passerelle init` makes of the answers: `section` is the connector's part of the configuration, as YAML with
+    comments; `scope` is what a room is mapped to first; `steps` are lines that tell what is to be done in the tool.
+    """
+
+    section: str
+    scope: str
+    steps: Sequence[str] = ()

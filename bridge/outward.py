@@ -13,6 +13,7 @@ from bridge.model import Address, Card, Delivery, Draft, Recipients, Report, Sen
 from bridge.payload import Mark, Post, Preview, Reword, Unmark
 from bridge.places import Places
 from bridge.present import MOST_REWORDED, leaving, preview
+from bridge.restored import doubtful
 from bridge.store import Conversation, Message, Tx
 from bridge.text.plain import spoken
 from bridge.texts import Texts
@@ -50,6 +51,8 @@ class Outward:
 
     def check(self, draft: Draft) -> None:
         """The policy, in one place for every way out. Raises `Refusal`."""
+        if draft.room and not self._places.serves(draft.room, draft.connector, draft.scope):
+            raise Refusal(self._say("not-mapped-any-more", scope=draft.scope, connector=draft.connector))
         allowed = self._config.outward.domains
         for address in draft.recipients.all:
             reached_by_address = address.domain or "@" in address.account
@@ -230,8 +233,9 @@ class Outward:
         tx.queue.move(uid, "ready")
 
     def _second_look(self, tx: Tx, uid: str, draft: Draft) -> str:
-        age = time.time() - draft.asked
-        if age > self._config.outward.ask_again:
+        if why := doubtful(tx, self._say, draft.asked):
+            return why
+        if (age := time.time() - draft.asked) > self._config.outward.ask_again:
             return self._say("why-old", minutes=round(age / 60))
         most = self._config.outward.per_address
         for address in draft.recipients.all if most else ():
@@ -259,8 +263,7 @@ class Outward:
             return
         draft = payload.load(Draft, delivery.payload)
         if self.is_old(draft):
-            minutes = round((time.time() - draft.asked) / 60)
-            self.pause(tx, delivery, self._say("why-old", minutes=minutes))
+            self.pause(tx, delivery, self._say("why-old", minutes=round((time.time() - draft.asked) / 60)))
 
     def is_old(self, draft: Draft) -> bool:
         """Asked so long ago that nobody expects any more that it leaves; what some have already is not stopped."""

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar
 
 from pydantic import TypeAdapter
 from pydantic_core import PydanticSerializationError
 
+from bridge.config import Mapping
 from bridge.model import Author, Card, Change, Draft, Envelope, File, Recipients, RoomEvent
 
 T = TypeVar("T")
@@ -120,6 +121,70 @@ class Rights:
     room: str
 
 
+@dataclass(frozen=True, slots=True)
+class Survey:
+    """Somebody wants a part of a tool mapped to a room: see whether the tool has that; without a scope, what it has."""
+
+    room: str
+    sender: str
+    event: str  # where it was asked for
+    mapping: Mapping
+
+
+@dataclass(frozen=True, slots=True)
+class Trial:
+    """Somebody tries a mapping: what is sent through it must come back."""
+
+    room: str
+    scope: str
+    event: str  # where it was asked for
+    step: Literal["look", "send", "wait"] = "look"
+    sent: float = 0.0  # when it left
+    back: Author | None = None  # it came back, from whom, before we heard that it had left
+
+
+@dataclass(frozen=True, slots=True)
+class Chart:
+    """Somebody wants a mapping made, or undone: see whether who asks has power in the room, and what the bot may do."""
+
+    room: str
+    sender: str
+    event: str
+    mapping: Mapping
+    undo: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Announce:
+    """What is mapped to a room is not what it was told last."""
+
+    room: str
+
+
+@dataclass(frozen=True, slots=True)
+class Follow:
+    """A room was upgraded: go to the room that replaces it."""
+
+    room: str
+    sender: str = ""  # whose homeserver is certainly in the new one
+
+
+@dataclass(frozen=True, slots=True)
+class Decline:
+    """Somebody invited one of our users to where it does not go."""
+
+    room: str
+    mxid: str
+    sender: str
+
+
+@dataclass(frozen=True, slots=True)
+class Left:
+    """Somebody has left a room: see whether anybody is still there."""
+
+    room: str
+
+
 KINDS: dict[str, type[Any]] = {
     "post": Post,
     "reword": Reword,
@@ -133,6 +198,13 @@ KINDS: dict[str, type[Any]] = {
     "enter": Enter,
     "locate": Locate,
     "rights": Rights,
+    "survey": Survey,
+    "trial": Trial,
+    "chart": Chart,
+    "announce": Announce,
+    "follow": Follow,
+    "decline": Decline,
+    "left": Left,
     "draft": Draft,
     "recipients": Recipients,
     "event": RoomEvent,

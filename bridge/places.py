@@ -2,17 +2,46 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Collection, Iterable
+from dataclasses import dataclass
+from hashlib import sha256
 from urllib.parse import quote
 
 from bridge import payload
+from bridge.choice import Facts, chosen
 from bridge.config import Config, Mapping
 from bridge.model import Delivery, Unavailable
-from bridge.payload import CardPost, Enter, Locate, Mark, Post, Preview, Reword, Rights, Unmark
+from bridge.payload import (
+    Announce,
+    CardPost,
+    Chart,
+    Decline,
+    Enter,
+    Follow,
+    Left,
+    Locate,
+    Mark,
+    Post,
+    Preview,
+    Reword,
+    Rights,
+    Unmark,
+)
 from bridge.store import Tx
 from bridge.texts import Texts
 
-Shown = Post | CardPost | Reword | Mark | Unmark | Preview | Enter | Locate
+Shown = Post | CardPost | Reword | Mark | Unmark | Preview | Enter | Locate | Chart
+
+
+@dataclass(frozen=True, slots=True)
+class Standing:
+    """How things stand in a room for somebody who wants a mapping there."""
+
+    level: float  # of who asks, by the room's power levels
+    needed: float
+    powerful: tuple[str, ...]  # who has that level
+    encrypted: bool
+    missing: tuple[str, ...]  # rights that the bot and the ghosts lack, as keys of the catalogue
 
 
 def link(room: str, event: str = "") -> str:
@@ -28,9 +57,10 @@ class Places:
         self._connectors = frozenset(config.connectors)
         self.declared = config.mappings
         self.made: tuple[Mapping, ...] = ()
-        self._index()
         self._resolved: dict[str, str] = {}
         self._fresh: set[str] = set()
+        self._next: dict[str, str] = {}  # what came after each upgraded room, "" while that cannot be entered
+        self._index()
         self.management = ""
         self.encrypted: set[str] = set()  # nothing is carried there until encrypted rooms can be read
 
@@ -45,56 +75,138 @@ class Places:
         self._index()
 
     def _index(self) -> None:
-        """All mappings, in order of precedence: what is declared comes before what was made for that scope and room."""
-        pinned = {_place(mapping) for mapping in self.declared}
-        made = (mapping for mapping in self.made if _place(mapping) not in pinned)
-        self._mappings = [each for each in (*self.declared, *made) if each.connector in self._connectors]
-        self._by_scope: dict[tuple[str, str], list[Mapping]] = {}
+        """All mappings, in order of precedence: what is declared comes before what was made for that scope and room.
+
+        Rules read this in another thread: each part is built whole and then put in its place.
+        """
+        pinned = {self._place(mapping) for mapping in self.declared}
+        made = (mapping for mapping in self.made if self._place(mapping) not in pinned)
+        mappings = [each for each in (*self.declared, *made) if each.connector in self._connectors]
+        by_scope: dict[tuple[str, str], list[Mapping]] = {}
         scopes: dict[str, set[str]] = {}
-        for mapping in self._mappings:
-            self._by_scope.setdefault((mapping.connector, mapping.scope), []).append(mapping)
+        for mapping in mappings:
+            by_scope.setdefault((mapping.connector, mapping.scope), []).append(mapping)
             scopes.setdefault(mapping.connector, set()).add(mapping.scope)
+        self._mappings, self._by_scope = mappings, by_scope
+        self._filtered = {place for place, found in by_scope.items() if any(mapping.only for mapping in found)}
         self._scopes = {name: frozenset(found) for name, found in scopes.items()}  # asked for with every recipient
+
+    def _place(self, mapping: Mapping) -> tuple[str, str, str]:
+        """An alias and the id of the same room are the same place, as soon as that is known."""
+        return mapping.connector, mapping.scope, self._resolved.get(mapping.room, mapping.room)
 
     def resolve(self, name: str, room: str) -> None:
         """Room id of an alias, or of itself."""
-        self._resolved[name] = room
+        self.recall(name, room)
         self._fresh.add(name)
 
     def recall(self, name: str, room: str) -> None:
         """What the alias meant in an earlier life: good enough to take messages until the homeserver answers."""
-        self._resolved[name] = room
+        room = self.successor(room)
+        if self._resolved.get(name) != room:
+            self._resolved = {**self._resolved, name: room}
+            if self.made:  # which of them are declared, too, by another name of the room
+                self._index()
+
+    def known(self, name: str) -> str:
+        """Room id that a name meant last, "" when it was never looked up."""
+        return self._resolved.get(name, "")
+
+    # --- rooms that were upgraded
+
+    def upgrades(self, successors: dict[str, str]) -> None:
+        """From now on these rooms are upgraded: their names mean what came after, "" where that is not entered yet."""
+        self._next = dict(successors)
+        self._resolved = {name: self.successor(room) for name, room in self._resolved.items()}
+        self.management = self.successor(self.management)
+        self._index()
+
+    def successor(self, room: str) -> str:
+        """The room that a conversation of `room` lives in now: itself unless it was upgraded and that was followed."""
+        seen: set[str] = set()
+        while (later := self._next.get(room)) and room not in seen:
+            seen.add(room)
+            room = later
+        return room
+
+    def is_upgraded(self, room: str) -> bool:
+        """Whether a room was replaced by another."""
+        return room in self._next
+
+    def awaits_successor(self, room: str) -> bool:
+        """Whether it was upgraded to a room that cannot be entered yet: nothing may be shown in the old one."""
+        return self._next.get(room) == ""
+
+    def awaiting(self) -> list[str]:
+        """Upgraded rooms whose replacement is not entered yet."""
+        return [room for room, later in self._next.items() if not later]
+
+    def succeeds(self, room: str) -> bool:
+        """Whether it replaced another room."""
+        return room in self._next.values()
+
+    @property
+    def any_upgraded(self) -> bool:
+        return bool(self._next)
+
+    # --- which rooms
 
     def unresolved(self) -> list[str]:
         """Rooms of mappings that were not looked up since the start."""
         return sorted({mapping.room for mapping in self._mappings} - self._fresh)
 
-    def rooms_of(self, connector: str, scopes: Iterable[str]) -> dict[str, str]:
-        """Scope by room id, for every room that one of the scopes is mapped to.
+    def rooms_of(
+        self, connector: str, scopes: Iterable[str], facts: Callable[[], Facts] = dict,
+        homes: Callable[[], Collection[str]] = tuple,
+    ) -> dict[str, str]:  # fmt: skip
+        """Scope by room id, for every room that takes what has these facts and came for one of the scopes.
 
-        Raises `Unavailable` when one of these rooms is not known yet: nothing may be lost for it.
+        `homes` are the rooms where its conversations are already: of a scope with filters they keep it, whatever the
+        filters say now. Both are asked for only where there are filters. Raises `Unavailable` when one of the rooms
+        is not known yet: nothing may be lost for it.
         """
-        found = [mapping for scope in dict.fromkeys(scopes) for mapping in self._by_scope.get((connector, scope), ())]
-        missing = [mapping.room for mapping in found if mapping.room not in self._resolved]
-        if missing:
-            raise Unavailable(f"the room {missing[0]} is not known yet")
+        found: list[Mapping] = []
+        for scope in dict.fromkeys(scopes):
+            mappings = self._by_scope.get((connector, scope), [])
+            missing = [mapping.room for mapping in mappings if mapping.room not in self._resolved]
+            if missing:
+                raise Unavailable(f"the room {missing[0]} is not known yet")
+            if (connector, scope) in self._filtered:
+                kept = homes()
+                at_home = [mapping for mapping in mappings if self._resolved[mapping.room] in kept]
+                mappings = at_home or chosen(mappings, facts)
+            found += mappings
         return {self._resolved[mapping.room]: mapping.scope for mapping in reversed(found)}
 
     def scopes_of(self, connector: str) -> frozenset[str]:
         """Mapped scopes of a connector."""
         return self._scopes.get(connector, frozenset())
 
+    def mappings_to(self, connector: str, scope: str) -> list[Mapping]:
+        """Every mapping of a scope."""
+        return list(self._by_scope.get((connector, scope), ()))
+
     def mappings_of(self, room: str) -> list[Mapping]:
+        """Every mapping to a room."""
         return [mapping for mapping in self._mappings if self._resolved.get(mapping.room) == room]
 
     def carries(self, room: str, connector: str) -> bool:
         """Whether anything of that connector is mapped to a room."""
         return any(mapping.connector == connector for mapping in self.mappings_of(room))
 
+    def serves(self, room: str, connector: str, scope: str) -> bool:
+        """Whether that scope is mapped to a room, or to the one that came after it."""
+        room = self.successor(room)
+        return any(self._resolved.get(mapping.room) == room for mapping in self._by_scope.get((connector, scope), ()))
+
     def private(self, room: str, connector: str, scope: str) -> bool:
         """Whether a room may see the private notes of that scope."""
         found = [mapping for mapping in self._by_scope.get((connector, scope), ()) if mapping.private]
         return any(self._resolved.get(mapping.room) == room for mapping in found)
+
+    def pinned(self, mapping: Mapping) -> bool:
+        """Whether it is the configuration that says so, and not somebody in the room."""
+        return any(mapping is each for each in self.declared)
 
     @property
     def mappings(self) -> list[Mapping]:
@@ -109,6 +221,24 @@ class Places:
         """Room ids of every mapping that is known."""
         return {self._resolved[mapping.room] for mapping in self._mappings if mapping.room in self._resolved}
 
+    def wanted(self) -> set[str]:
+        """Rooms where the bot is to be, whoever invites it."""
+        named = {mapping.room for mapping in self._mappings}
+        return self.mapped() | named | set(filter(None, [self.management]))
+
+    def is_ours(self, tx: Tx, room: str) -> bool:
+        """Whether something of the bridge lives in a room."""
+        return room in self.mapped() or room == self.management or tx.conversations.has_any(room)
+
+    def spoken(self, room: str) -> str:
+        """What is mapped to a room, for people."""
+        scopes = sorted({f"{each.scope} ({each.connector})" for each in self.mappings_of(room)})
+        return ", ".join(scopes) or self._say("no-mapping")
+
+    def names(self, room: str) -> list[str]:
+        """By what the configuration and people name a room."""
+        return [name for name, known in self._resolved.items() if known == room]
+
     def name(self, room: str) -> str:
         """The alias people know the room by, or a link."""
         aliases = [name for name, known in self._resolved.items() if known == room and name.startswith("#")]
@@ -119,9 +249,42 @@ class Places:
         lane = f"matrix:{conversation}" if conversation else f"matrix:{shown.room}"
         tx.queue.add(lane, "matrix", payload.kind_of(shown), payload.dump(shown), conversation=conversation)
 
+    def follow(self, tx: Tx, room: str, sender: str = "") -> None:
+        """It was upgraded: go where it goes on. Until then what is to be shown there waits."""
+        tx.mappings.closes(room)
+        successors = tx.mappings.successors()
+        tx.committed.append(lambda: self.upgrades(successors))
+        tx.queue.add(f"matrix:{room}:follow", "matrix", "follow", payload.dump(Follow(room, sender)))
+
+    def check_presence(self, tx: Tx, room: str) -> None:
+        """See whether anybody is left there; two of these are enough, for one may be under way."""
+        lane = f"matrix:{room}:left"
+        if len(tx.queue.head(lane, 0, 2)) < 2:
+            tx.queue.add(lane, "matrix", "left", payload.dump(Left(room)))
+
+    def decline(self, tx: Tx, room: str, mxid: str, sender: str) -> None:
+        """All in one lane: however many invitations come, and however slow the homeservers of those who send them."""
+        tx.queue.add("matrix:invitations", "matrix", "decline", payload.dump(Decline(room, mxid, sender)))
+
     def check_rights(self, tx: Tx, room: str) -> None:
         """In a lane of its own: in the room's, what the bot may not say any more would keep this waiting."""
         tx.queue.add(f"matrix:{room}:rights", "matrix", "rights", payload.dump(Rights(room)))
+
+    def announce(self, tx: Tx) -> None:
+        """Have the rooms told what is mapped to them, where that is not what they were told last."""
+        told = tx.mappings.announced()
+        wanted = {(self.room_of(mapping), state_key(mapping)) for mapping in self._mappings}
+        for room in sorted({where for where, _ in told ^ wanted} - {""}):
+            self.announce_in(tx, room)
+
+    def announce_news(self, tx: Tx, room: str) -> None:
+        """The same for one room, if it was not told of all that is mapped to it."""
+        if not {(room, state_key(mapping)) for mapping in self.mappings_of(room)} <= tx.mappings.announced():
+            self.announce_in(tx, room)
+
+    def announce_in(self, tx: Tx, room: str) -> None:
+        """In a lane of its own, as that of rights."""
+        tx.queue.add(f"matrix:{room}:announce", "matrix", "announce", payload.dump(Announce(room)))
 
     def tell_rights(self, tx: Tx, room: str, missing: list[str]) -> None:
         """Say which rights the bot lacks, in the room and to operators; nothing when it said just that last time."""
@@ -147,5 +310,7 @@ class Places:
             self.post(tx, Post(self.management, body, notice=True))
 
 
-def _place(mapping: Mapping) -> tuple[str, str, str]:
-    return mapping.connector, mapping.scope, mapping.room
+def state_key(mapping: Mapping) -> str:
+    """Of the state event that announces a mapping (MSC2346): {bridge}://{network}/{channel}, at most 255 bytes."""
+    key = f"passerelle://{quote(mapping.connector, safe='')}/{quote(mapping.scope, safe='@')}"
+    return key if len(key) <= 255 else f"passerelle://{sha256(key.encode()).hexdigest()}"

@@ -8,6 +8,7 @@ from collections.abc import Awaitable, Callable
 
 from bridge.arrivals import Arrivals
 from bridge.connector import Connector
+from bridge.logs import told
 from bridge.model import Deferred, Page, Rejected, Unavailable, Unconfirmed
 from bridge.store import Error, Store
 
@@ -29,6 +30,7 @@ class Poller:
         self._arrivals = arrivals
         self._on_change = on_change
         self._failures = 0
+        self._parts: set[str] = set()  # parts of the tool that people were told are away
         self.trouble = ""
 
     async def run(self) -> None:
@@ -41,7 +43,7 @@ class Poller:
             page = await self._asked(cursor)
             if page is not None and await self._written_down(page, cursor):
                 goes_on = page.more and page.cursor != cursor  # else it would be asked the same without a pause
-                await asyncio.sleep(0 if goes_on else self._connector.every)
+                await (asyncio.sleep(0) if goes_on else self._connector.wait())
 
     async def _written_down(self, page: Page, cursor: str) -> bool:
         """False, after a while, when it must be asked for again: a room is not known yet, the disk is full."""
@@ -68,14 +70,19 @@ class Poller:
     async def _failed(self, error: Exception) -> float:
         """How long to wait now."""
         self._failures += 1
-        self.trouble = str(error) or type(error).__name__
-        log.warning("%s cannot be polled: %s", self._connector.name, self.trouble)
+        self.trouble = told(error)
+        log.warning("%s cannot be polled: %s", self._connector.name, error)
         if self._failures == HICCUPS:
             await self._on_change(self._connector.name, self.trouble)
         asked: float = getattr(error, "retry_after", None) or 0.0
         return max(asked, min(LONGEST, self._connector.every * 2.0 ** min(self._failures - 1, 10)))
 
     async def _answered(self) -> None:
-        told, self._failures, self.trouble = self._failures >= HICCUPS, 0, ""
-        if told:
+        was_told, self._failures = self._failures >= HICCUPS, 0
+        if was_told:
             await self._on_change(self._connector.name, "")
+        parts = self._connector.troubles()
+        self.trouble = "; ".join(f"{part}: {reason}" for part, reason in parts.items())
+        for part in self._parts ^ parts.keys():
+            await self._on_change(part, parts.get(part, ""))
+        self._parts = set(parts)

@@ -6,6 +6,7 @@ import base64
 import hashlib
 import hmac
 from collections.abc import Mapping
+from pathlib import Path
 
 import aiohttp
 
@@ -46,5 +47,9 @@ class BridgePort:
         digest = hmac.new(self._secret, f"{self._name}:{text}".encode(), hashlib.sha256).digest()
         return base64.b32encode(digest[:10]).decode().lower()
 
-    def http(self, url: str, *, headers: Mapping[str, str] | None = None, login: tuple[str, str] | None = None) -> Http:
-        return ToolHttp(self._session, self._store.spool, url, headers, login, max_file=self._max_file)
+    def http(
+        self, url: str, *, headers: Mapping[str, str] | None = None, login: tuple[str, str] | None = None,
+        ca_file: Path | None = None,
+    ) -> Http:  # fmt: skip
+        spool, limit = self._store.spool, self._max_file
+        return ToolHttp(self._session, spool, url, headers, login, ca_file=ca_file, max_file=limit)

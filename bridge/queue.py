@@ -13,6 +13,8 @@ from typing import Protocol, TypeVar
 
 from bridge.config import Retry
 from bridge.lanes import Lane, Lanes
+from bridge.logs import told
+from bridge.metrics import Outcome, uncounted
 from bridge.model import Deferred, Delivery, Rejected, Unavailable
 from bridge.store import Error, Store, Tx, passes
 
@@ -53,12 +55,14 @@ class Line:
     """All lanes of one destination and the few workers that serve them."""
 
     def __init__(
-        self, store: Store, destination: Destination, retry: Retry, on_change: Callable[[str, str], Awaitable[None]]
-    ) -> None:
+        self, store: Store, destination: Destination, retry: Retry, on_change: Callable[[str, str], Awaitable[None]],
+        count: Outcome = uncounted,
+    ) -> None:  # fmt: skip
         self.destination = destination
         self._store = store
         self._retry = retry
         self._on_change = on_change
+        self._count = count
         self.lanes = Lanes(self._read)
         self._up = asyncio.Event()
         self._up.set()
@@ -136,12 +140,12 @@ class Line:
         try:
             await self._prepared(delivery)
         except Rejected as error:
-            return await self._bury(delivery, str(error))
+            return await self._bury(delivery, error)
         except Exception as error:  # noqa: BLE001 - nothing was handed over: it says nothing about the destination
-            log.warning("delivery %s cannot be prepared: %r", delivery.uid, error)
+            self._say(logging.WARNING, "cannot be prepared", delivery, error=error)
             odd = not (isinstance(error, Unavailable | Deferred) or passes(error))
             late = replace(delivery, attempts=delivery.attempts + 1)
-            return await self._later(lane, late, str(error) or type(error).__name__, odd=odd)
+            return await self._later(lane, late, error, odd=odd)
         return await self._handed_over(lane, delivery)
 
     async def _handed_over(self, lane: Lane, delivery: Delivery) -> float:
@@ -153,18 +157,22 @@ class Line:
             tried = begun
             crossing = await self.destination.deliver(tried)
         except (Unavailable, OSError, TimeoutError) as error:
+            self._count("failed", delivery.created)
             return await self._is_down(lane, self._not_taken(tried, delivery), error, probe=probe)
         except Rejected as error:
+            self._count("rejected", delivery.created)
             await self._is_up()
             doubt = delivery.doubt if self.destination.careful else tried.doubt
-            return await self._bury(replace(tried, doubt=doubt), str(error))
+            return await self._bury(replace(tried, doubt=doubt), error)
         except Deferred as error:
+            self._count("deferred", delivery.created)
             await self._is_up()
-            return await self._later(lane, self._not_taken(tried, delivery), str(error), asked=True)
-        except Exception as error:  # whatever it is, the message is kept and the other lanes go on
-            log.exception("delivery %s to %s failed", tried.uid, self.destination.name)
+            return await self._later(lane, self._not_taken(tried, delivery), error, asked=True)
+        except Exception as error:  # noqa: BLE001 - whatever it is, the message is kept and the other lanes go on
+            self._count("failed", delivery.created)
+            self._say(logging.ERROR, "failed", tried, trace=True)
             late = replace(tried, doubt=tried.doubt or time.time())
-            return await self._later(lane, late, f"{type(error).__name__}: {error}", odd=not passes(error))
+            return await self._later(lane, late, error, odd=not passes(error))
         await self._is_up()
         return await self._cross_out(lane, tried, crossing)
 
@@ -200,11 +208,14 @@ class Line:
 
         try:
             again = await self._commit(rule, patient=lane.empty and not self.destination.careful)
-        except Exception as error:  # the other side has it: trying again and again would help nobody
-            log.exception("delivery %s to %s was made and cannot be noted", delivery.uid, self.destination.name)
-            return await self._bury(delivery, f"delivered, but {type(error).__name__}: {error}")
+        except Exception as error:  # noqa: BLE001 - the other side has it: trying again and again would help nobody
+            self._say(logging.ERROR, "was made and cannot be noted", delivery, trace=True)
+            return await self._bury(delivery, error, "delivered, but ")
         if again is None:
+            self._count("delivered", delivery.created)
+            self._say(logging.INFO, "delivered", delivery, seconds=time.time() - delivery.created)
             return 0.0
+        self._count("deferred", delivery.created)  # for those of its recipients that are left
         self.lanes.reread(lane, delivery)
         return max(0.01, again - time.time())
 
@@ -222,14 +233,17 @@ class Line:
                 raise asyncio.CancelledError
             await self._pause(1)
 
-    async def _later(self, lane: Lane, late: Delivery, why: str, *, odd: bool = False, asked: bool = False) -> float:
+    async def _later(
+        self, lane: Lane, late: Delivery, error: Exception, *, odd: bool = False, asked: bool = False
+    ) -> float:
         """Only this lane waits; what is too old, or fails too often in a way nobody foresaw, is given up."""
         late = replace(late, attempts=max(1, late.attempts))
         lane.odd += odd
         if lane.odd >= ODD_ATTEMPTS or time.time() - late.created > self._retry.give_up:
-            return await self._bury(late, why)
-        delay = self._backoff(late.attempts - 1)
+            return await self._bury(late, error)
+        delay, why = self._backoff(late.attempts - 1), told(error)
         tell, lane.told = asked and not lane.told, lane.told or asked
+        self._say(logging.INFO, "waits", late, seconds=delay, error=error)
 
         def rule(tx: Tx) -> None:
             tx.queue.postpone(late, time.time() + delay, why)
@@ -244,14 +258,17 @@ class Line:
         longest: float = min(self._retry.longest, self._retry.first * 2 ** min(attempts, 30))
         return longest * random.uniform(0.5, 1.0)  # noqa: S311 - jitter, no secret
 
-    async def _bury(self, delivery: Delivery, reason: str) -> float:
+    async def _bury(self, delivery: Delivery, error: Exception, prefix: str = "") -> float:
+        reason = prefix + told(error)
+
         def rule(tx: Tx) -> None:
             if self.destination.gave_up(tx, delivery, reason):
                 tx.queue.remove(delivery.id)
             else:
                 tx.queue.bury(delivery, reason)
 
-        log.warning("delivery %s to %s given up", delivery.uid, self.destination.name)
+        self._count("dead", delivery.created)
+        self._say(logging.WARNING, "given up", delivery, error=error)
         try:
             await self._commit(rule)
         except Exception:  # nobody can be told, but it is kept all the same
@@ -259,16 +276,23 @@ class Line:
             await self._commit(lambda tx: tx.queue.bury(delivery, reason))
         return 0.0
 
+    def _say(self, level: int, what: str, delivery: Delivery, *, trace: bool = False, **more: object) -> None:
+        """One line of the log about a delivery, with the error that is being handled if its `trace` is wanted."""
+        if log.isEnabledFor(level):
+            about = {"uid": delivery.uid, "destination": self.destination.name, "kind": delivery.kind}
+            about |= {"conversation": delivery.conversation, "attempts": max(1, delivery.attempts)}  # type: ignore[dict-item]
+            log.log(level, what, exc_info=trace, extra=about | more)
+
     # --- down and up
 
     async def _is_down(self, lane: Lane, delivery: Delivery, error: Exception, *, probe: bool) -> float:
         """The destination is in trouble, not the message: it stays first in its lane and one worker probes."""
-        reason = str(error) or type(error).__name__
+        reason = told(error)
         asked: float = getattr(error, "retry_after", None) or 0.0
         again = lane.downs > 0 and lane.answers != self._answers  # others got an answer since: it is this one's trouble
         lane.downs, lane.answers = lane.downs + 1, self._answers
         if again and not probe:
-            return await self._later(lane, delivery, reason)
+            return await self._later(lane, delivery, error)
         if self.destination.careful:  # nothing was taken: it can be cancelled again
             await self._commit(lambda tx: tx.queue.postpone(delivery, 0, reason))
         self.lanes.put_back(lane, delivery)
@@ -280,7 +304,7 @@ class Line:
         self.trouble = reason
         if self._up.is_set():
             self._up.clear()
-            log.warning("%s is down: %s", self.destination.name, reason)
+            log.warning("%s is down: %s", self.destination.name, error)
         elif probe and not self._told:  # not a hiccup: people should know
             self._told = True
             await self._on_change(self.destination.name, reason)

@@ -2,7 +2,13 @@
 
 from __future__ import annotations
 
+from bridge.maptexts import MAPPINGS
+from bridge.roomtexts import ROOMS
+from bridge.testtexts import TRIALS
+
 CATALOGUE: dict[str, tuple[str, str]] = {
+    **ROOMS,
+    **TRIALS,
     # arrivals
     "no-words": ("(no text)", "(pas de texte)"),
     "no-subject": ("(no subject)", "(sans objet)"),
@@ -58,6 +64,20 @@ CATALOGUE: dict[str, tuple[str, str]] = {
     "why-often": (
         "{count} messages went from {scope} to {address} within 10 minutes",
         "{count} messages sont partis de {scope} vers {address} en 10 minutes",
+    ),
+    "why-restored": (
+        "the bridge was restored from a backup of {made}, and this may have left before that",
+        "la passerelle a été restaurée depuis une sauvegarde du {made}, et ceci est peut-être parti avant",
+    ),
+    "typed-before-restore": (
+        "This was typed before the bridge was restored from a backup of {made}, and may have been done then. If it was "
+        "not, type it again.",
+        "Ceci a été tapé avant que la passerelle soit restaurée depuis une sauvegarde du {made}, et a peut-être été fait "
+        "alors. Sinon, retapez-le.",
+    ),
+    "left-before-restore": (
+        "✉️ This had left before the bridge was restored from a backup.",
+        "✉️ Ceci était parti avant que la passerelle soit restaurée depuis une sauvegarde.",
     ),
     "preview-cancelled": ("✖️ Not sent: cancelled.", "✖️ Non envoyé : annulé."),
     "preview-sent": ("✉️ Accepted by {connector} for {to}.", "✉️ Accepté par {connector} pour {to}."),
@@ -251,10 +271,10 @@ CATALOGUE: dict[str, tuple[str, str]] = {
         "Je signale ici aux opérateurs ce qui demande une personne : envois impossibles, serveurs muets.",
     ),
     "hello-unmapped": (
-        "I tie rooms to business tools. This room is not mapped yet: an administrator adds it under "
-        "“mappings” in the configuration ({room}).",
-        "Je relie des salons aux outils de travail. Ce salon n'est pas encore relié : un administrateur l'ajoute "
-        "sous « mappings » dans la configuration ({room}).",
+        "I tie rooms to business tools. This room is not mapped yet: !map says what can appear here, or an "
+        "administrator adds it under “mappings” in the configuration ({room}).",
+        "Je relie des salons aux outils de travail. Ce salon n'est pas encore relié : !map dit ce qui peut y "
+        "apparaître, ou un administrateur l'ajoute sous « mappings » dans la configuration ({room}).",
     ),
     "encrypted": (
         "⚠️ This room is encrypted now and I cannot read encrypted rooms yet: nothing is carried either way. What "
@@ -283,6 +303,10 @@ CATALOGUE: dict[str, tuple[str, str]] = {
         "for everybody to send messages (people outside appear as users without special power)",
         "pour tous, envoyer des messages (les gens de l'extérieur sont des utilisateurs sans pouvoir particulier)",
     ),
+    "right-announce": (
+        "for me to change settings (that is how other programs see what this room is tied to)",
+        "pour moi, modifier les paramètres (ainsi d'autres programmes voient à quoi ce salon est relié)",
+    ),
     # operators
     "down": (
         "⚠️ {destination} does not answer: {reason}. Deliveries wait.",
@@ -292,10 +316,6 @@ CATALOGUE: dict[str, tuple[str, str]] = {
     "dead-letter": (
         "⚠️ Given up: {kind} to {destination} in {room}: {reason} (passerelle dead-letters show {uid})",
         "⚠️ Abandonné : {kind} vers {destination} dans {room} : {reason} (passerelle dead-letters show {uid})",
-    ),
-    "kicked": (
-        "⚠️ I was removed from {room}. Conversations there wait until somebody invites me again.",
-        "⚠️ J'ai été retiré de {room}. Les conversations y attendent qu'on m'invite à nouveau.",
     ),
     "event-failed": (
         "⚠️ An event in {room} could not be understood and is kept: {reason} (passerelle dead-letters show {uid})",
@@ -336,7 +356,7 @@ CATALOGUE: dict[str, tuple[str, str]] = {
         "Everything else you write stays inside.",
         "Tout le reste de ce que vous écrivez reste interne.",
     ),
-}
+} | MAPPINGS
 
 
 class Texts:

@@ -32,6 +32,7 @@ class Roundup(Connector):
         tracker_class: str = Field("issue", pattern=r"^[A-Za-z_]+$", description="Class of items; a mapping's scope")
 
     command, usage, reaction = "ticket", "[title]", "🎫"
+    filters: ClassVar[Mapping[str, str]] = {"state": "its status", "priority": "its priority", "assigned-to": "who"}
     words: ClassVar[Mapping[str, str]] = {"state": "resolved", "assign-item": "alice (or me)", "priority": "urgent"}
 
     def __init__(self, name: str, config: Config, port: Port) -> None:
@@ -40,7 +41,7 @@ class Roundup(Connector):
         self.web, nth = f"{(config.web or config.url).rstrip('/')}/", r"([1-9]\d*)"
         self.names = Names(rf"{self.scope}\s?#?{nth}", rf"(?:rest/data/)?{self.scope}/?{nth}", self.web, config.url)
         headers = {"X-Requested-With": "passerelle", "Origin": "/".join(self.web.split("/")[:3])}
-        self.http = port.http(config.url, headers=headers, login=config.login)
+        self.http = port.http(config.url, headers=headers, login=config.login, ca_file=config.ca_file)
 
     async def poll(self, cursor: str) -> model.Page:
         """Goes on by the time of the last change, since pages shift; `seen` is what the overlap brings again."""
@@ -70,7 +71,8 @@ class Roundup(Connector):
         new = row["creation"] >= since and row["creator.username"] != self.account and item not in seen
         who, title = self._author(row, "creator" if new else "actor"), one_line(row["title"] or "")
         bare = Envelope(
-            self.name, (self.scope,), state, state, who, now, title, item=item, card=self._card(row), begins=new
+            self.name, (self.scope,), state, state, who, now, title, item=item, card=self._card(row), begins=new,
+            facts=(("state", self._name(row["status"])),),
         )
         said = [each for number in recent if number not in seen for each in await self._said(number, since, bare)]
         seen |= dict.fromkeys([state, item, *recent], row["activity"])

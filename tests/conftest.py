@@ -18,6 +18,7 @@ from tests.peers import free_port
 from tests.peers.bridge import BridgeProcess, configuration, merged, prepare, write
 from tests.peers.employee import Employee
 from tests.peers.roundup import BRIDGE, Roundup
+from tests.peers.secrets import listen, watch
 from tests.peers.synapse import Account, Registration, Synapse
 from tests.peers.world import Sink, letter, post
 
@@ -88,6 +89,21 @@ class Company:
     async def hire(self, localpart: str) -> Employee:
         """Another employee, logged in and syncing until the test's end."""
         return await _at_work(self.synapse, self.staff, localpart, self.stack)
+
+
+@pytest.fixture(autouse=True)
+def _no_log_says_a_secret() -> Iterator[None]:
+    """Whichever test makes a bridge log a secret, or what people write, fails."""
+    yield
+    assert watch.leaked() == []
+
+
+@pytest.fixture(autouse=True, scope="session")
+def _nor_at_the_end() -> Iterator[None]:
+    """The same for what is logged while the last servers are stopped."""
+    listen()
+    yield
+    assert watch.leaked() == []
 
 
 @pytest.fixture(scope="session")

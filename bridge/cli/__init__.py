@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 import argparse
-import logging
 import sys
 
-from bridge import __version__, config, store
-from bridge.cli import letters, run
+from bridge import __version__, config, logs, store
+from bridge.cli import backup, doctor, explain, init, letters, plan, run
 
 
 def main(arguments: list[str] | None = None) -> None:
     """Entry point of `passerelle`. Exit status: 0 done, 1 it failed and says why, 2 wrong usage."""
     options = _parser().parse_args(arguments)
-    logging.basicConfig(level=options.log.upper(), format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    logs.start("text", options.log or "warning")
     try:
         sys.exit(options.act(options) or 0)
     except config.ConfigError as error:
@@ -27,8 +26,12 @@ def main(arguments: list[str] | None = None) -> None:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="passerelle", description="Ties Matrix conversations to business.")
     parser.add_argument("--version", action="version", version=__version__)
-    parser.add_argument("--log", default="info", choices=["debug", "info", "warning", "error"])
+    parser.add_argument(
+        "--log",
+        choices=["debug", "info", "warning", "error"],
+        help="what matters less is left out of the log (run: as the configuration says; else warning)",
+    )
     acts = parser.add_subparsers(required=True, metavar="command")
-    for family in (run, letters):
+    for family in (init, doctor, run, plan, explain, letters, backup):
         family.add_to(acts)
     return parser

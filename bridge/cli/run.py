@@ -1,4 +1,4 @@
-"""`passerelle run`: the bridge itself, until SIGTERM or Ctrl-C."""
+"""`passerelle run`: the bridge itself, until SIGTERM or Ctrl-C; SIGHUP applies its configuration file."""
 
 from __future__ import annotations
 
@@ -6,10 +6,11 @@ import argparse
 import asyncio
 import signal
 import sys
-from typing import Any
 
-from bridge import app, config, store
+from bridge import config, logs, store
 from bridge.cli.options import Commands, with_config
+from bridge.plan import Settings
+from bridge.succession import Succession, first
 
 
 def add_to(acts: Commands) -> None:
@@ -18,7 +19,12 @@ def add_to(acts: Commands) -> None:
 
 
 def _run(options: argparse.Namespace) -> int:
-    settings, connectors = config.load(options.config)
+    settings = Settings(*config.load(options.config))
+
+    def log_as(settings: config.Config) -> None:
+        logs.start(settings.log.format, options.log or settings.log.level)
+
+    log_as(settings.config)
     try:
         import uvloop
 
@@ -27,21 +33,17 @@ def _run(options: argparse.Namespace) -> int:
         factory = asyncio.new_event_loop  # type: ignore[assignment]
     with asyncio.Runner(loop_factory=factory) as runner:
         try:
-            runner.run(_serve(settings, connectors))
+            runner.run(_serve(Succession(options.config.absolute(), settings, log_as)))
         except ExceptionGroup as group:
-            if isinstance(error := _first(group), OSError | store.Error):  # a port that is taken, say
+            if isinstance(error := first(group), OSError | store.Error):  # a port that is taken, say
                 sys.exit(f"The bridge cannot run: {error}")
             raise
     return 0
 
 
-def _first(error: Exception) -> Exception:
-    return _first(error.exceptions[0]) if isinstance(error, ExceptionGroup) else error
-
-
-async def _serve(settings: config.Config, connectors: dict[str, Any]) -> None:
-    async with app.opened(settings, connectors) as bridge:
-        loop = asyncio.get_running_loop()
-        for number in (signal.SIGTERM, signal.SIGINT):
-            loop.add_signal_handler(number, bridge.stop)
-        await bridge.run()
+async def _serve(bridge: Succession) -> None:
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, bridge.stop)
+    loop.add_signal_handler(signal.SIGHUP, bridge.reload)
+    await bridge.run()

@@ -9,11 +9,13 @@ from dataclasses import replace
 from bridge import payload
 from bridge.commands.acts import Acts
 from bridge.commands.items import ItemActs
+from bridge.commands.maps import WORDS, Maps
 from bridge.commands.parse import Command, command_of
 from bridge.commands.start import Starts
-from bridge.config import Config
 from bridge.model import Delivery, Draft, RoomEvent
 from bridge.outward import Outward, Refusal
+from bridge.permissions import Permits
+from bridge.restored import ONCE, typed_before
 from bridge.store import Conversation, Tx
 from bridge.texts import Texts
 
@@ -26,10 +28,11 @@ class Commands:
     """The words the bot obeys, and from whom. Each method is a rule: it runs inside one transaction."""
 
     def __init__(
-        self, config: Config, acts: Acts, starts: Starts, items: ItemActs, outward: Outward, say: Texts
+        self, permits: Permits, acts: Acts, starts: Starts, items: ItemActs, maps: Maps, outward: Outward, say: Texts
     ) -> None:
-        self._config = config
+        self._permits = permits
         self._items = items
+        self._maps = maps
         self._outward = outward
         self._acts = acts
         self._starts = starts
@@ -43,21 +46,26 @@ class Commands:
 
     def words(self) -> list[str]:
         """Every command, for help and for the docs."""
-        return sorted({"help", "reply", *self._in_thread, *self._starts.words(), *self._items.words()})
+        return sorted({"help", "reply", *WORDS, *self._in_thread, *self._starts.words(), *self._items.words()})
 
     def obey(self, tx: Tx, event: RoomEvent, command: Command, conversation: Conversation | None) -> None:
         """Do what was asked, or say why not and what to type instead."""
         if command.name not in self.words() and conversation is None:
             return  # elsewhere in the room "!word" may be meant for another bot
         try:
-            self._only_inside(event.sender)
+            self._permitted(event.sender, command.name)
             self._dispatch(tx, event, command, conversation)
         except Refusal as refusal:
             self._acts.answer(tx, event, conversation, str(refusal))
 
     def _dispatch(self, tx: Tx, event: RoomEvent, command: Command, conversation: Conversation | None) -> None:
+        once = command.name in ONCE or command.name in self._items.changes()
+        if once and (why := typed_before(tx, self._say, event)):
+            raise Refusal(why)
         if command.name == "help":
-            self._acts.answer(tx, event, conversation, self.help())
+            self._acts.answer(tx, event, conversation, self.help(event.sender))
+        elif command.name in WORDS:
+            self._maps.obey(tx, event, command, conversation)
         elif command.name in self._starts.words():
             self._starts.start(tx, event, command, conversation)
         elif command.name in self._items.words():
@@ -71,11 +79,16 @@ class Commands:
         else:
             self._in_thread[command.name](tx, event, conversation)
 
+    def may_use(self, mxid: str) -> bool:
+        """Whether somebody may ask for anything at all, as permissions are now."""
+        return self._permits.may(mxid, "reply")
+
     def react(self, tx: Tx, event: RoomEvent, conversation: Conversation) -> None:
         """A reaction that asks for something; any other is just a reaction."""
-        if not self.asks(event.key) or not self._config.is_inside(event.sender):
-            return
+        if not self.asks(event.key) or not self._permits.may(event.sender, "help"):
+            return  # a guest's reaction is just a reaction, too
         try:
+            self._permitted(event.sender, self._word_of(event.key))
             if event.key == SEND:
                 self._acts.send_outward(tx, event, conversation)
             elif event.key == CANCEL:
@@ -89,9 +102,13 @@ class Commands:
         """Whether a reaction asks for something."""
         return key in (SEND, CANCEL) or bool(self._starts.word_of(key))
 
+    def _word_of(self, key: str) -> str:
+        """The command that a reaction means."""
+        return {SEND: "reply", CANCEL: "cancel"}.get(key) or self._starts.word_of(key)
+
     def pasted(self, tx: Tx, event: RoomEvent, conversation: Conversation | None) -> None:
         """What somebody of the company says may name items of tools."""
-        if self._config.is_inside(event.sender):
+        if self._permits.may(event.sender, "link"):
             with contextlib.suppress(Refusal):  # nothing was asked for
                 self._items.pasted(tx, event, conversation)
 
@@ -123,17 +140,21 @@ class Commands:
             if conversation is not None:
                 self.obey(tx, again, command, conversation)
 
-    def help(self) -> str:
-        """What can be typed here, a line each."""
-        lines = [self._say("help"), self._say("help-reply")]
-        lines += [self._say("help-start", command=word, usage=usage) for word, usage in self._starts.usages().items()]
-        lines += [self._say("help-change", word=word, usage=usage) for word, usage in self._items.changes().items()]
-        lines += [self._say(f"help-{word}") for word in (*self._in_thread, "link", "unlink", "me", "help")]
-        return "\n".join([*lines, self._say("help-inside")])
+    def help(self, sender: str) -> str:
+        """What this person can type, a line each."""
+        lines = {"reply": self._say("help-reply")}
+        for word, usage in self._starts.usages().items():
+            lines[word] = self._say("help-start", command=word, usage=usage)
+        for word, usage in self._items.changes().items():
+            lines[word] = self._say("help-change", word=word, usage=usage)
+        for word in (*self._in_thread, "link", "unlink", "me", *WORDS, "help"):
+            lines[word] = self._say(f"help-{word}")
+        mine = [line for word, line in lines.items() if self._permits.may(sender, word)]
+        return "\n".join([self._say("help"), *mine, self._say("help-inside")])
 
-    def _only_inside(self, sender: str) -> None:
-        if not self._config.is_inside(sender):
-            raise Refusal(self._say("not-allowed", who=sender))
+    def _permitted(self, sender: str, word: str) -> None:
+        if why := self._permits.why_not(sender, word):
+            raise Refusal(why)
 
 
 def _changed(draft: Draft, event: RoomEvent, command: Command | None) -> Draft | None:

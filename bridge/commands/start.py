@@ -189,7 +189,7 @@ class Starts:
     def _offered(self, room: str, word: str) -> list[tuple[Connector, str]]:
         """The connectors of that word whose scopes are mapped here."""
         mapped = ((self._connectors[each.connector], each.scope) for each in self._places.mappings_of(room))
-        return [(connector, scope) for connector, scope in mapped if connector.command == word]
+        return list(dict.fromkeys((connector, scope) for connector, scope in mapped if connector.command == word))
 
     def _chosen(self, offered: list[tuple[Connector, str]], word: str, wanted: str) -> tuple[Connector, str]:
         if not offered:

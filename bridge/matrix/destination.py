@@ -16,14 +16,32 @@ from mautrix.errors import MatrixRequestError
 from bridge import payload
 from bridge.config import Config
 from bridge.matrix import content
+from bridge.matrix.charts import Charts
 from bridge.matrix.client import Client
+from bridge.matrix.doors import Doors
 from bridge.matrix.fetch import Fetch
 from bridge.matrix.ghosts import Ghosts
 from bridge.matrix.rooms import Rooms
+from bridge.matrix.threads import Threads
 from bridge.model import Deferred, Delivery, Draft, File, Rejected, RoomEvent
 from bridge.outward import Outward, Refusal
-from bridge.payload import CardPost, Enter, Locate, Mark, Post, Preview, Reword, Rights, Unmark
-from bridge.places import Places
+from bridge.payload import (
+    Announce,
+    CardPost,
+    Chart,
+    Decline,
+    Enter,
+    Follow,
+    Left,
+    Locate,
+    Mark,
+    Post,
+    Preview,
+    Reword,
+    Rights,
+    Unmark,
+)
+from bridge.places import Places, Standing
 from bridge.present import preview, short_preview
 from bridge.queue import Crossing
 from bridge.store import Store, Tx
@@ -31,7 +49,6 @@ from bridge.text.plain import spoken
 from bridge.texts import Texts
 
 MEMORY = 20 * 3600  # seconds the homeserver surely remembers our transaction ids (24 h for sends with a device)
-MOST_THREADS = 50_000
 MOST_ECHOES = 10_000
 
 
@@ -44,6 +61,7 @@ class MatrixDestination:
     def __init__(
         self, config: Config, store: Store, ghosts: Ghosts, rooms: Rooms, fetch: Fetch, places: Places,
         outward: Outward, say: Texts, located: Callable[[Tx, RoomEvent, RoomEvent], None],
+        charted: Callable[[Tx, Chart, Standing], None],
     ) -> None:  # fmt: skip
         self.parallel = config.homeserver.in_flight
         self._store = store
@@ -54,8 +72,11 @@ class MatrixDestination:
         self._say = say
         self._fetch = fetch
         self._located = located
+        self._charts = Charts(config, store, ghosts, places)
+        self._charted = charted
         self._echoes: OrderedDict[str, None] = OrderedDict()  # uids of what was sent at the first attempt, of late
-        self._threads: OrderedDict[int, tuple[str, str]] = OrderedDict()  # conversation: (root, latest)
+        self._threads = Threads(store, places, say, self._begin)
+        self._doors = Doors(config, store, ghosts, places, rooms, say)
         self._kinds = {
             "post": (Post, self._post),
             "card": (CardPost, self._card),
@@ -63,15 +84,26 @@ class MatrixDestination:
             "mark": (Mark, self._mark),
             "unmark": (Unmark, self._unmark),
             "preview": (Preview, self._preview),
-            "enter": (Enter, self._enter),
+            "enter": (Enter, self._doors.enter),
+            "decline": (Decline, self._doors.decline),
+            "left": (Left, self._doors.left),
+            "follow": (Follow, rooms.upgrades.follow),
             "locate": (Locate, self._locate),
             "rights": (Rights, self._rights),
+            "chart": (Chart, self._chart),
+            "announce": (Announce, self._announce),
         }
 
     async def deliver(self, delivery: Delivery) -> Crossing:
         """Send the event. Raises `Rejected`, `Deferred`, `Unavailable` (see `queue.Destination`)."""
         kind, act = self._kinds[delivery.kind]
-        crossing: Crossing = await act(delivery, payload.load(kind, delivery.payload))  # type: ignore[operator]
+        found = await self._threads.here(payload.load(kind, delivery.payload))
+        try:
+            crossing: Crossing = await act(delivery, found)  # type: ignore[operator]
+        except Deferred:
+            if not self._threads.is_over(found):
+                raise
+            return lambda tx: None
         if not delivery.attempts and delivery.doubt is None:
             self._echoes[delivery.uid] = None
             if len(self._echoes) > MOST_ECHOES:
@@ -85,13 +117,22 @@ class MatrixDestination:
         return uid in self._echoes
 
     async def prepare(self, delivery: Delivery) -> None:
-        """What belongs to a conversation waits when its room is encrypted: never in plaintext."""
-        encrypted = self._places.encrypted
-        if encrypted and delivery.conversation and json.loads(delivery.payload)["room"] in encrypted:
+        """What belongs to a conversation waits when its room is encrypted: never in plaintext. And nothing is shown in
+        a room that was upgraded: it waits until the new one can be entered.
+        """
+        encrypted, awaiting = self._places.encrypted, self._places.awaiting()
+        if not (encrypted or awaiting):
+            return
+        room = self._places.successor(json.loads(delivery.payload)["room"])
+        if delivery.conversation and room in encrypted:
             raise Deferred("the room is encrypted")
+        if room in awaiting and delivery.kind in ("post", "card", "preview"):
+            raise Deferred("the room was upgraded, and the one that replaces it is not entered yet")
 
     def waits(self, tx: Tx, delivery: Delivery, reason: str) -> None:
-        """Nothing: whoever could be told is in the room that does not take it."""
+        """Whoever could be told is in the room that does not take it; but of an upgrade operators hear."""
+        if delivery.kind == "follow":
+            self._rooms.upgrades.waits(tx, delivery, reason)
 
     async def came_back(self) -> None:
         """What happened in the rooms meanwhile must be known before anything leaves."""
@@ -100,7 +141,7 @@ class MatrixDestination:
     # --- kinds
 
     async def _post(self, delivery: Delivery, post: Post) -> Crossing:
-        root, latest, answers = await self._thread(delivery, post)
+        root, latest, answers = await self._threads.of(delivery, post)
         sender = await self._ghosts.speaker(post.author, post.room)
         try:
             if post.file and not post.file.mxc:
@@ -109,7 +150,7 @@ class MatrixDestination:
             event = await self._send(sender, delivery, post.room, "m.room.message", body)
         except Rejected as error:
             return await self._stub(delivery, post, str(error), (root, latest))
-        return self._shown(delivery, post.message, root, event)
+        return self._shown(delivery, post, root, event)
 
     async def _card(self, delivery: Delivery, card: CardPost) -> Crossing:
         """The card of an item: sent once in each conversation, edited ever after."""
@@ -120,10 +161,10 @@ class MatrixDestination:
             await self._send(self._ghosts.bot, delivery, card.room, "m.room.message", body)
             return lambda tx: None
         post = Post(card.room, card.body, card.html, notice=True)
-        root, latest, _ = await self._thread(delivery, post)
+        root, latest, _ = await self._threads.of(delivery, post)
         body = content.message(post, delivery.uid, root, latest, "")
         event = await self._send(self._ghosts.bot, delivery, card.room, "m.room.message", body)
-        to_room = self._shown(delivery, 0, root, event)
+        to_room = self._shown(delivery, post, root, event)
 
         def crossing(tx: Tx) -> None:
             to_room(tx)
@@ -139,7 +180,7 @@ class MatrixDestination:
         )
         stubbed = replace(delivery, uid=f"{delivery.uid}.stub")
         event = await self._send(self._ghosts.bot, stubbed, post.room, "m.room.message", body)
-        to_room = self._shown(delivery, post.message, thread[0], event)
+        to_room = self._shown(delivery, post, thread[0], event)
 
         def crossing(tx: Tx) -> None:
             to_room(tx)
@@ -153,16 +194,21 @@ class MatrixDestination:
             return self._say("file-too-large", name=post.file.name, size=spoken(post.file.size), reason=reason)
         return self._say("unshown", sender=post.author.account if post.author else "", reason=reason)
 
-    def _shown(self, delivery: Delivery, message: int, root: str, event: str) -> Crossing:
+    def _shown(self, delivery: Delivery, post: Post, root: str, event: str) -> Crossing:
         def crossing(tx: Tx) -> None:
-            if message:
-                tx.conversations.in_matrix(message, event)
+            if post.message:
+                tx.conversations.in_matrix(post.message, event, post.room)
             if delivery.conversation:
-                tx.conversations.shown(delivery.conversation, event)
+                tx.conversations.shown(delivery.conversation, event, post.room)
 
         if delivery.conversation:
-            self._remember(delivery.conversation, root or event, event)
+            self._threads.remember(delivery.conversation, post.room, root or event, event)
         return crossing
+
+    async def _begin(self, delivery: Delivery, post: Post) -> str:
+        """A message outside any thread, by the bot: one begins with it."""
+        body = content.message(post, delivery.uid, "", "", "")
+        return await self._send(self._ghosts.bot, delivery, post.room, "m.room.message", body)
 
     async def _reword(self, delivery: Delivery, new: Reword) -> Crossing:
         body = content.edit(new.body, new.html, new.event, delivery.uid)
@@ -196,7 +242,7 @@ class MatrixDestination:
             return lambda tx: None
         body, html = preview(draft, self._say, self._outward.footer(row))
         post = Post(shown.room, body, html, notice=True, answers=draft.source)
-        root, latest, answers = await self._thread(delivery, post)
+        root, latest, answers = await self._threads.of(delivery, post)
         if len(body.encode()) > content.MOST_BYTES:
             await self._whole(delivery, shown.room, body, (root, latest))
             post = replace(post, body=short_preview(draft, self._say, self._outward.footer(row)), html="")
@@ -204,7 +250,7 @@ class MatrixDestination:
             self._ghosts.bot, delivery, shown.room, "m.room.message",
             content.message(post, delivery.uid, root, latest, answers),
         )  # fmt: skip
-        to_room = self._shown(delivery, 0, root, event)
+        to_room = self._shown(delivery, post, root, event)
 
         def crossing(tx: Tx) -> None:
             to_room(tx)
@@ -226,17 +272,33 @@ class MatrixDestination:
         body_ = content.message(Post(room, file.name, file=file), whole.uid, *thread, "")
         await self._send(bot, whole, room, "m.room.message", body_)
 
-    async def _enter(self, delivery: Delivery, invitation: Enter) -> Crossing:
-        await self._rooms.invited(invitation.room, invitation.sender)
-        return lambda tx: None
-
     async def _locate(self, delivery: Delivery, wanted: Locate) -> Crossing:
         event = await self._fetch.event(wanted.room, wanted.request.target)
         return lambda tx: self._located(tx, wanted.request, event) if event else None
 
     async def _rights(self, delivery: Delivery, changed: Rights) -> Crossing:
+        if self._places.is_upgraded(changed.room):  # nobody need mend what the upgrade has closed
+            return lambda tx: None
         missing = await self._rooms.missing_rights(changed.room)
-        return lambda tx: self._places.tell_rights(tx, changed.room, missing)
+
+        def crossing(tx: Tx) -> None:
+            self._places.tell_rights(tx, changed.room, missing)
+            if "right-announce" not in missing:
+                self._places.announce(tx)
+
+        return crossing
+
+    async def _chart(self, delivery: Delivery, chart: Chart) -> Crossing:
+        standing = await self._charts.standing(chart)
+
+        def crossing(tx: Tx) -> None:
+            self._charted(tx, chart, standing)
+            tx.committed.append(self._rooms.look)
+
+        return crossing
+
+    async def _announce(self, delivery: Delivery, announce: Announce) -> Crossing:
+        return await self._charts.announce(announce)
 
     async def _completed(self, shown: Preview) -> Draft | None:
         """The draft with its words, files and transcript; None when it is gone or cannot be sent."""
@@ -252,29 +314,6 @@ class MatrixDestination:
             return None
 
     # --- what they share
-
-    async def _thread(self, delivery: Delivery, post: Post) -> tuple[str, str, str]:
-        """(root, latest, event answered) for a message of a conversation, "" where there is none."""
-        answers = post.answers
-        if not delivery.conversation:
-            return "", "", answers
-        known = self._threads.get(delivery.conversation)
-        if known is None or (post.answers_message and not answers):
-            conversation, message = await self._store.transact(
-                lambda tx: (
-                    tx.conversations.get(delivery.conversation or 0),
-                    tx.conversations.message(post.answers_message) if post.answers_message else None,
-                )
-            )
-            answers = answers or (message.event if message else "")
-            known = (conversation.root, conversation.latest) if conversation else ("", "")
-        return *known, answers
-
-    def _remember(self, conversation: int, root: str, latest: str) -> None:
-        self._threads[conversation] = (root, latest)
-        self._threads.move_to_end(conversation)
-        if len(self._threads) > MOST_THREADS:
-            self._threads.popitem(last=False)
 
     async def _uploaded(self, delivery: Delivery, post: Post, sender: Client) -> Post:
         """The file is put into the media repository and its address saved, before the event that shows it."""
@@ -322,7 +361,7 @@ class MatrixDestination:
 
     def gave_up(self, tx: Tx, delivery: Delivery, reason: str) -> bool:
         """A mark, a new wording or a look at rights may go; anything with words stays, and people are told."""
-        if delivery.kind in ("mark", "unmark", "reword", "rights"):
+        if delivery.kind in ("mark", "unmark", "reword", "rights", "announce", "decline", "left"):
             return True
         shown: Any = payload.load(self._kinds[delivery.kind][0], delivery.payload)
         room = shown.room

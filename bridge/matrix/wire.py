@@ -34,12 +34,15 @@ class Answer:
 
 
 class Wire:
-    """Connections to one server, `limit` at most. `seconds` is how long one request may take."""
+    """Connections to one server, `limit` at most. `seconds` is how long one request may take.
 
-    def __init__(self, url: str, seconds: float, limit: int) -> None:
+    The server's certificate is verified: by `tls`, or by the system's authorities.
+    """
+
+    def __init__(self, url: str, seconds: float, limit: int, tls: ssl.SSLContext | None = None) -> None:
         parts = urlsplit(url)
         self._host, self._port = parts.hostname or "", parts.port or (443 if parts.scheme == "https" else 80)
-        self._tls = ssl.create_default_context() if parts.scheme == "https" else None
+        self._tls = (tls or ssl.create_default_context()) if parts.scheme == "https" else None
         self._base = parts.path.rstrip("/")
         self._name = parts.netloc.rpartition("@")[2]
         self._seconds = seconds

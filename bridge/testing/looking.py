@@ -5,8 +5,9 @@ from __future__ import annotations
 import pytest
 from pydantic import ValidationError
 
+from bridge.choice import facts_of
 from bridge.connector import ConnectorConfig
-from bridge.model import Card, Change, Deferred, Rejected, Unavailable, Unconfirmed
+from bridge.model import Card, Change, Deferred, Page, Rejected, Unavailable, Unconfirmed
 from bridge.present import card as shown_card
 from bridge.testing import samples
 from bridge.testing.contract import Base, but, failure, needs, word
@@ -40,6 +41,25 @@ class Looking(Base):
         await office.tool.hurt(trouble)
         error = await failure(office.connector.fetch(item))
         assert isinstance(error, Unavailable | Deferred), f"fetch must raise Unavailable, not {error!r}"
+
+    async def test_what_a_room_can_be_mapped_to_is_offered(self, office: Office) -> None:
+        offers = await office.connector.offers()
+        assert office.tool.scope in offers, f"offers must have {office.tool.scope}, not only {list(offers)}"
+
+    @needs("filters", "poll")
+    async def test_what_mappings_may_choose_by_is_known_of_what_arrives(self, office: Office) -> None:
+        await office.stop_polling()
+        office.pumping = False
+        cursor = await office.cursor()
+        await office.tool.open(word(), word())
+        page = await office.until(lambda: self._polled(office, cursor), "poll brings what is new")
+        known = set().union(*map(facts_of, page.envelopes))
+        unknown = set(self.plugin.filters) - known
+        assert not unknown, f"no fact and no field of the card is called {', '.join(unknown)}"
+
+    async def _polled(self, office: Office, cursor: str) -> Page | None:
+        page = await office.connector.poll(cursor)
+        return page if page.envelopes else None
 
     @needs("arrives", "fetch", "tool.change")
     async def test_a_change_by_people_appears_on_the_card(self, office: Office) -> None:

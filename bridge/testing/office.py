@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
 from itertools import count
 from pathlib import Path
@@ -128,9 +128,8 @@ class _Port(BridgePort):
 
     patience: float
 
-    def http(self, url: str, *, headers: Mapping[str, str] | None = None, login: tuple[str, str] | None = None) -> Http:
-        limits = {"max_file": self._max_file, "timeout": self.patience}
-        return ToolHttp(self._session, self._store.spool, url, headers, login, **cast(Any, limits))
+    def http(self, url: str, **how: Any) -> Http:
+        return ToolHttp(self._session, self.spool, url, max_file=self._max_file, timeout=self.patience, **how)
 
 
 class Office:
@@ -220,7 +219,7 @@ class Office:
         rules = self.rules
         out = _Out(
             self.connector, self.store, cast(Rooms, gap), cast(Fetch, gap), rules.outward, rules.items, rules.places,
-            50_000_000,
+            rules.maps, 50_000_000,
         )  # fmt: skip
         out.office = self
         return [_Room(rules, self._shown), out]

@@ -13,6 +13,9 @@ from typing import Any, Protocol
 
 from aiohttp import web
 
+from bridge.model import Rejected
+from bridge.replay import LARGEST, Kept
+
 
 class Running(Protocol):
     """What the command line may ask of a running bridge."""
@@ -28,6 +31,15 @@ class Running(Protocol):
 
     async def replay(self, uid: str) -> bool:
         """Try one again; False when there is none of that name."""
+
+    async def explain(self, text: str) -> list[str]:
+        """What is known of an address, an item, an event or a delivery."""
+
+    async def bring(self, kept: Kept) -> list[str]:
+        """What a file with an arrival does, or would do. Raises `Rejected` when no connector reads it."""
+
+    async def prune(self, dry: bool) -> dict[str, int]:
+        """Remove what retention has ended and what nothing refers to; what was removed, or would be."""
 
 
 LONGEST = 100  # bytes of a Unix socket's path; the kernel takes 107 (unix(7))
@@ -72,7 +84,7 @@ def bound(path: Path) -> socket.socket:
 
 
 def admin(bridge: Running) -> web.Application:
-    """GET /status, GET /dead-letters, POST /dead-letters/{uid}/replay."""
+    """What the command line asks for: each path is a method of `Running`."""
 
     async def status(_: web.Request) -> web.Response:
         return web.json_response({"trouble": bridge.trouble(), "queue": await bridge.depth()})
@@ -84,7 +96,24 @@ def admin(bridge: Running) -> web.Application:
         done = await bridge.replay(request.match_info["uid"])
         return web.json_response({"replayed": done}, status=200 if done else 404)
 
-    app = web.Application()
+    async def prune(request: web.Request) -> web.Response:
+        return web.json_response(await bridge.prune("dry" in request.query))
+
+    async def explain(request: web.Request) -> web.Response:
+        return web.json_response(await bridge.explain(request.query["what"]))
+
+    async def bring(request: web.Request) -> web.Response:
+        asked = request.query
+        kept = Kept(asked["name"], await request.read(), asked["connector"], asked["scope"], dry="dry" in asked)
+        try:
+            return web.json_response(await bridge.bring(kept))
+        except Rejected as error:
+            return web.json_response([str(error)], status=422)
+
+    app = web.Application(client_max_size=LARGEST)
+    app.router.add_get("/explain", explain)
+    app.router.add_post("/bring", bring)
+    app.router.add_post("/prune", prune)
     app.router.add_get("/status", status)
     app.router.add_get("/dead-letters", dead_letters)
     app.router.add_post("/dead-letters/{uid}/replay", replay)

@@ -1,4 +1,4 @@
-"""Mail as a tool: threads of mail arrive by SMTP in mailboxes, and answers leave through a smarthost.
+"""Mail as a tool: threads of mail arrive in mailboxes by SMTP, LMTP or IMAP, and answers leave through a smarthost.
 
 One connector is one mail system; the scope of a mapping is the address of a mailbox.
 """
@@ -7,16 +7,36 @@ from __future__ import annotations
 
 import asyncio
 import re
-from collections.abc import Sequence
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import ClassVar
 
 from bridge.connector import Connector, ConnectorConfig, Port
-from bridge.model import Address, Answered, Delivery, Draft, File, Finding, Recipients, Rejected, Sent
+from bridge.model import (
+    Address,
+    Answered,
+    Delivery,
+    Draft,
+    Envelope,
+    File,
+    Finding,
+    Page,
+    Question,
+    Recipients,
+    Rejected,
+    Sent,
+    Starter,
+)
 from plugins.mail import config as configuration
-from plugins.mail import identity
+from plugins.mail import identity, setup
+from plugins.mail.check import check
+from plugins.mail.folder import arrived, opened
 from plugins.mail.read import Reader
 from plugins.mail.receive import Receiver
 from plugins.mail.send import Submission
+from plugins.mail.sent import Copies
+from plugins.mail.watch import Watch, dump
 from plugins.mail.write import Memo, answer_subject, sendable, write
 
 _RECIPIENT = re.compile(
@@ -24,22 +44,39 @@ _RECIPIENT = re.compile(
     re.IGNORECASE,
 )
 
+PROBE = "Test of the way to this mailbox"
 LARGE = 2**18  # bytes of files from which a mail is written in a thread
 
 
 class Mail(Connector):
-    """One mail system: an SMTP listener, a smarthost, and mailboxes."""
+    """One mail system: where its mail arrives, a smarthost, and mailboxes."""
 
     Config: ClassVar[type[ConnectorConfig]] = configuration.Config
     command: ClassVar[str] = "mail"
     addressed: ClassVar[bool] = True
     usage: ClassVar[str] = "someone@outside.example Subject"
+    filters: ClassVar[Mapping[str, str]] = {
+        "address": "an address it was sent to",
+        "sender": "the address it comes from, which anybody can write",
+        "subject": "its subject",
+    }
+    questions: ClassVar[Sequence[Question]] = setup.QUESTIONS
     config: configuration.Config
+
+    @classmethod
+    def starter(cls, answers: Mapping[str, str]) -> Starter:
+        """A first mail system, by the answers to `questions`."""
+        return setup.starter(answers)
 
     def __init__(self, name: str, config: configuration.Config, port: Port) -> None:
         super().__init__(name, config, port)
         self.receiver: Receiver | None = None
         self._submission = Submission(config.smarthost, config.greeting)
+        self._reader = Reader()
+        accounts = {mailbox.address: mailbox.imap for mailbox in config.mailboxes if mailbox.imap}
+        self._watch = Watch(accounts, config.max_size)
+        self._copies = {name: Copies(name, imap) for name, imap in accounts.items() if imap.keep_sent}
+        self.every = min((imap.every for imap in accounts.values()), default=self.every)
 
     def scopes(self) -> Sequence[str]:
         return [mailbox.address for mailbox in self.config.mailboxes]
@@ -47,14 +84,45 @@ class Mail(Connector):
     async def run(self) -> None:
         """Take mail until cancelled; then let the mail that is being handed over end."""
         try:
-            async with Reader() as reader, Receiver(self.name, self.config, self.port, reader) as self.receiver:
-                await asyncio.Event().wait()
+            async with self._reader as reader, Receiver(self.name, self.config, self.port, reader) as self.receiver:
+                await asyncio.gather(asyncio.Event().wait(), *(each.run() for each in self._copies.values()))
         finally:
             self.receiver = None
             self._submission.close()
+            self._watch.close()
 
     def started(self) -> bool:
-        return self.receiver is not None and self.receiver.port > 0
+        return self.receiver is not None and self.receiver.listening
+
+    async def poll(self, cursor: str) -> Page:
+        """What is new in the IMAP accounts of mailboxes that have a room. Raises `Unavailable`, `OSError`."""
+        if not self._watch.accounts:
+            return Page((), cursor)
+        news, places = await self._watch.look(cursor, self.port.scopes(), self.every)
+        found = [
+            await arrived(self.name, self.config, self.port, self._reader, mailbox, mail)
+            for mailbox, each in news.items()
+            for mail in each.mails
+        ]
+        more = any(each.more for each in news.values())
+        return Page(tuple(filter(None, found)), dump(places) if news else cursor, more)
+
+    async def opened(self, name: str, data: bytes, scope: str = "") -> Sequence[Envelope]:
+        """A mail in a file (RFC 5322), for the mailboxes that its header names."""
+        return await opened(self.name, self.config, self.port, data, scope)
+
+    def scope_of(self, text: str) -> str:
+        """The mailbox that takes mail for an address."""
+        return identity.mailbox_of(text, self.config.addresses | self.port.scopes())
+
+    async def wait(self) -> None:
+        """Until an IMAP server tells of new mail, or it is time to ask one."""
+        await self._watch.wait(self.every)
+
+    def troubles(self) -> Mapping[str, str]:
+        """IMAP accounts that do not answer, or do not keep copies of what we sent."""
+        copies = {f"{name} (sent copies)": each.trouble for name, each in self._copies.items() if each.trouble}
+        return {f"{name} (IMAP)": why for name, why in self._watch.troubles().items()} | copies
 
     async def send(self, delivery: Delivery, draft: Draft) -> Sent:
         """Submit the draft to the smarthost.
@@ -73,11 +141,34 @@ class Mail(Connector):
         for one in draft.pending or draft.recipients.all:  # the header names all of them, whoever has it already
             recipients.setdefault(sendable(one.account), one)
         outcome = await self._submission.send(self._return_path(mailbox, delivery.uid), recipients, message)
+        message_id = identity.message_id(delivery.uid, mailbox.address, self.port.sign)
+        if mailbox.address in self._copies:
+            await self._copies[mailbox.address].keep(message_id, message)
         return Sent(
-            id=identity.message_id(delivery.uid, mailbox.address, self.port.sign),
+            id=message_id,
             reply=outcome.reply,
             deferred=tuple(who for who, _ in outcome.deferred),
             refused=tuple(outcome.refused),
+        )
+
+    async def probe(self, scope: str, uid: str) -> Sent:
+        """A mail from the mailbox to itself, by the smarthost. Raises as `send`."""
+        mailbox, one = self.config.mailbox(scope), Address(scope)
+        if mailbox is None:
+            raise Rejected(f"{scope} is not a mailbox of {self.name}")
+        uid, now = identity.probe(uid), time.time()
+        draft = Draft(self.name, scope, 0, PROBE, "", self.name, Recipients((one,)), text=PROBE)
+        outcome = await self._submission.send(
+            self._return_path(mailbox, uid), {scope: one}, write(draft, uid, mailbox, [], self.port.sign, now)
+        )
+        return Sent(identity.message_id(uid, scope, self.port.sign), outcome.reply)
+
+    def way(self, scope: str) -> str:
+        """Where the mail server must hand it over, or where it should be found."""
+        mailbox = self.config.mailbox(scope)
+        listeners = " or ".join(self.config.listeners)
+        return f"Is it in the IMAP account of {scope}?" if mailbox and mailbox.imap else (
+            f"Does the mail server hand over what is for {scope} to {listeners}? Is it kept as spam?"
         )
 
     def _return_path(self, mailbox: configuration.Mailbox, uid: str) -> str:
@@ -91,6 +182,12 @@ class Mail(Connector):
             return await self.port.spool.read(file)
         except FileNotFoundError:
             raise Rejected(f"the file {file.name} is no longer kept") from None
+
+    @classmethod
+    def without_words(cls, memo: str) -> str:
+        """Who had it stays, so that it can be answered; what it said does not."""
+        known = Memo.load(memo)
+        return replace(known, text="").dump() if known else ""
 
     def title(self, title: str) -> str:
         """The subject of an answer."""
@@ -129,27 +226,8 @@ class Mail(Connector):
         return Recipients(tuple(found["to"]), tuple(found["cc"]))
 
     async def check(self) -> list[Finding]:
-        """Whether the smarthost takes our mail, and whether mail can reach us."""
-        return [*await self._submission.check(), await self._listening(), *self._addresses_too_long()]
-
-    async def _listening(self) -> Finding:
-        if self.started():
-            return Finding(True, f"taking mail on {self.config.listen}")
-        try:
-            self.config.tls()
-            host, port = configuration.endpoint(self.config.listen)
-            server = await asyncio.get_running_loop().create_server(asyncio.Protocol, host, port)
-        except OSError as error:
-            return Finding(False, f"cannot take mail on {self.config.listen}: {error}", "change listen or certificate")
-        server.close()
-        return Finding(True, f"{self.config.listen} is free to take mail on")
-
-    def _addresses_too_long(self) -> list[Finding]:
-        return [
-            Finding(False, f"{mailbox.address} is too long to be signed", "use a shorter one, or reply_address: plain")
-            for mailbox in self.config.mailboxes
-            if mailbox.reply_address == "signed" and len(mailbox.address.rpartition("@")[0]) > identity.LONGEST
-        ]
+        """Whether mail leaves, whether it arrives, and what the DNS says of the mailboxes' domains."""
+        return await check(self.config, self._submission, listening=self.started())
 
 
 def _recipient(word: str) -> str:

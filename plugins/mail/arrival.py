@@ -1,31 +1,43 @@
-"""How a mail that was read becomes an envelope: whose it is, what it answers, whether it proves to belong. Pure."""
+"""How a mail that was read becomes an envelope: whose it is, what it answers, whether it proves to belong."""
 
 from __future__ import annotations
 
 import hashlib
 import re
 from collections.abc import Iterable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
+from bridge.connector import Port
 from bridge.model import Address, Author, Envelope, File, Report
 from plugins.mail import identity, read
 from plugins.mail.config import Config
 from plugins.mail.identity import Sign
 from plugins.mail.subject import topic
-from plugins.mail.write import Memo
+from plugins.mail.write import Memo, eml_name
 
 _DAEMON = re.compile(r"(mailer-?daemon|mail-daemon|postmaster|mdaemon|bounces?)([+.-].*)?@.*", re.IGNORECASE)
+
+MOST_ADDRESSES = 200  # that are compared with filters
 
 
 @dataclass(frozen=True, slots=True)
 class Arrival:
-    """A mail as SMTP handed it over."""
+    """A mail as it was handed over, or read from a folder."""
 
-    raw: bytes
+    raw: bytes = field(repr=False)
     sender: str  # the return path, "" for <>
     recipients: tuple[str, ...]
     scopes: tuple[str, ...]  # our mailboxes among the recipients
     when: float  # seconds since the epoch
+    sent: bool = False  # it is from the mailbox's own folder of sent mail: a colleague wrote it
+
+
+async def kept(connector: str, config: Config, port: Port, arrival: Arrival, mail: read.Mail) -> Envelope:
+    """The mail as the bridge sees it, and as it came, with its files in the spool. Raises `OSError`."""
+    keep = port.spool.keep
+    original = await keep(eml_name(mail.subject), "message/rfc822", arrival.raw)
+    files = [await keep(part.name, part.type, part.data) for part in mail.parts]
+    return envelope(connector, config, port.sign, arrival, mail, original, files)
 
 
 def envelope(
@@ -33,11 +45,11 @@ def envelope(
 ) -> Envelope:
     """The mail as the bridge sees it. Pure."""
     sender = identity.canonical(mail.sender.account)
-    verified = identity.vouched(sender, mail.authentication, config.authserv_id)
+    verified = arrival.sent or identity.vouched(sender, mail.authentication, config.authserv_id)
     others = identity.others((*mail.to, *mail.cc), config.addresses)
     uids = [*(token.uid for token in _tokens(arrival, mail, sign)), identity.verified(mail.token, sign)]
     named = [identity.message_id(uid, arrival.scopes[0], sign) for uid in uids if uid]
-    proof = dict.fromkeys([*named, *(ref for ref in mail.refs if identity.uid_of(ref, sign))])
+    proof = dict.fromkeys([*named, *(ref for ref in mail.refs if arrival.sent or identity.uid_of(ref, sign))])
     return Envelope(
         connector=connector,
         scopes=arrival.scopes,
@@ -59,7 +71,15 @@ def envelope(
         problem=mail.problem,
         report=_report(arrival, mail, sign),
         memo=Memo(mail.sender, mail.reply_to, mail.to, mail.cc, mail.date, mail.text).dump(),
+        probe=next(filter(None, map(identity.probed, uids)), ""),
+        facts=(("sender", sender), ("subject", mail.subject), *_addresses(arrival, mail)),
     )
+
+
+def _addresses(arrival: Arrival, mail: read.Mail) -> list[tuple[str, str]]:
+    """Whom it was sent to, by what mappings may choose."""
+    named = [*arrival.recipients, *(one.account for one in (*mail.to, *mail.cc))]
+    return [("address", address) for address in dict.fromkeys(map(identity.canonical, named[:MOST_ADDRESSES]))]
 
 
 def _author(one: Address, *, verified: bool = False) -> Author:
@@ -97,4 +117,4 @@ def _report(arrival: Arrival, mail: read.Mail, sign: Sign) -> Report | None:
 def is_echo(mail: read.Mail, scopes: tuple[str, ...], sign: Sign) -> bool:
     """Whether it is a mail we sent from the only mailbox that it now comes back to (a list, a redirection)."""
     ours = identity.uid_of(mail.message_id, sign) or identity.verified(mail.token, sign)
-    return bool(ours) and {identity.canonical(mail.sender.account)} == set(scopes)
+    return bool(ours) and not identity.probed(ours) and {identity.canonical(mail.sender.account)} == set(scopes)

@@ -1,10 +1,20 @@
-"""The octets of one mail as SMTP brings them: where it ends, how large it may be, and what it is without the dots."""
+"""One mail as SMTP brings it: whose it is, where it ends, how large it may be, and what it is without the dots."""
 
 from __future__ import annotations
 
+from dataclasses import dataclass, field
 from typing import Protocol
 
 END = b"\r\n.\r\n"
+
+
+@dataclass(slots=True)
+class Transaction:
+    """One mail of a connection, from MAIL to its end; the next mail gets a new one."""
+
+    sender: str  # the return path, "" for <>
+    recipients: list[str] = field(default_factory=list)
+    scopes: list[str] = field(default_factory=list)  # whose each recipient is, as long as `recipients`
 
 
 class Limits(Protocol):

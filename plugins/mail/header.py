@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from email.utils import getaddresses, mktime_tz, parsedate_tz
 
 from bridge.model import Address
@@ -40,8 +40,8 @@ _WANTED = frozenset(
 _NO_NESTING = str.maketrans("():;", "    ")
 
 
-def fields_of(source: str) -> tuple[Mapping[str, list[str]], int]:
-    """The header fields that matter, by lower-cased name, unfolded; and where the header ends.
+def fields_of(source: str, more: Collection[str] = ()) -> tuple[Mapping[str, list[str]], int]:
+    """The header fields that matter, and `more`, by lower-cased name, unfolded; and where the header ends.
 
     Under "content-*" stand those that describe the content, as they came.
     """
@@ -52,7 +52,7 @@ def fields_of(source: str) -> tuple[Mapping[str, list[str]], int]:
         if found is None:
             break
         name = found[1].lower()
-        if name in _WANTED and len(fields.setdefault(name, [])) < 50:
+        if (name in _WANTED or name in more) and len(fields.setdefault(name, [])) < 50:
             # The nearest references are the last ones.
             value = found[2][-_VALUE:] if name == "references" else found[2][:_VALUE]
             fields[name].append(_CONTROLS.sub("\ufffd", eight_bit(_FOLDING.sub(" ", value))).strip())

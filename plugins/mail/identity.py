@@ -19,6 +19,7 @@ Sign = Callable[[str], str]
 Kind = Literal["r", "b"]
 
 HEADER = "X-Passerelle-Id"
+_PROBE, _UID = "probe", 20  # letters of a delivery's uid
 NOWHERE = "@passerelle.invalid>"  # ends the ids made up for mail without one; .invalid: RFC 2606
 LOCAL_PART = 64  # octets, RFC 5321 4.5.3.1.1
 LONGEST = LOCAL_PART - len("+r") - 20 - len(".") - 16  # the longest local part that can still be signed
@@ -68,6 +69,16 @@ def verified(text: str, sign: Sign) -> str:
     if match and hmac.compare_digest(sign("id:" + match[1]).encode(), match[2].encode()):
         return match[1]
     return ""
+
+
+def probe(uid: str) -> str:
+    """The id of a mail that only tries the way to a mailbox."""
+    return f"{_PROBE}{uid}"
+
+
+def probed(uid: str) -> str:
+    """What such an id tries, "" when it is one of another mail: those are shorter."""
+    return uid.removeprefix(_PROBE) if uid.startswith(_PROBE) and len(uid) > _UID else ""
 
 
 def message_id(uid: str, mailbox: str, sign: Sign) -> str:

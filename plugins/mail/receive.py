@@ -1,4 +1,4 @@
-"""Mail that arrives: the SMTP listener.
+"""Mail that is handed over to us: the listeners for SMTP and LMTP.
 
 Promise: 250 is said only after the bridge has written the mail down. Trouble of our own is always a temporary answer
 (4xx), so that the sender's server keeps the mail; a permanent one (5xx) is always about the mail itself.
@@ -11,27 +11,35 @@ import logging
 import re
 import time
 from collections import Counter
+from pathlib import Path
 
 from bridge.connector import Port
 from bridge.model import Rejected
 from plugins.mail import identity, read
-from plugins.mail.arrival import Arrival, envelope, is_echo
+from plugins.mail.arrival import Arrival, is_echo, kept
 from plugins.mail.config import Config, endpoint, spoken
-from plugins.mail.smtp import TROUBLE, Session, Transaction
-from plugins.mail.write import eml_name
+from plugins.mail.content import Transaction
+from plugins.mail.lmtp import LmtpSession, LocalSession
+from plugins.mail.smtp import TROUBLE, Session
 
 log = logging.getLogger(__name__)
 
 RATE_WINDOW = 600.0  # seconds
 GRACE = 10.0  # seconds that a mail on its way may take when we stop
 ABORT = 1.0  # seconds for what is cut off to end
+NO_MAILBOX = "550 5.1.1 no such mailbox here"
 AT_ONCE = 8  # mails of the largest size that may be in memory together
 
 _LINE = re.compile(r"[^ -~]+")
 
 
+def _let_in(socket: Path) -> None:
+    """The mail server is another user; the rights of the folder say who may come."""
+    socket.chmod(0o666)
+
+
 class Receiver:
-    """The SMTP listener. `async with` listens; leaving it stops in good order, without cutting a mail short."""
+    """The listeners. `async with` listens; leaving it stops in good order, without cutting a mail short."""
 
     def __init__(self, connector: str, config: Config, port: Port, mails: read.Reader) -> None:
         self.config = config
@@ -45,31 +53,57 @@ class Receiver:
         self._connector = connector
         self._bridge = port
         self._mails = mails
-        self._server: asyncio.Server | None = None
+        self._servers: dict[str, asyncio.Server] = {}  # by what is listened to
         self._sessions: set[Session] = set()
         self._seen: Counter[tuple[str, str]] = Counter()
         self._window = 0.0
 
     async def __aenter__(self) -> Receiver:
-        host, port = endpoint(self.config.listen)
-        listen = asyncio.get_running_loop().create_server
-        self._server = await listen(lambda: Session(self), host, port, reuse_address=True)
+        try:
+            for where in self.config.listeners:
+                session = Session if where == self.config.smtp else LmtpSession
+                self._servers[where] = await self._listening(where, session)
+        except BaseException:
+            await self.stop()
+            raise
         return self
+
+    async def _listening(self, where: str, session: type[Session]) -> asyncio.Server:
+        loop = asyncio.get_running_loop()
+        if not where.startswith("/"):
+            return await loop.create_server(lambda: session(self), *endpoint(where), reuse_address=True)
+        server = await loop.create_unix_server(lambda: LocalSession(self), where)
+        _let_in(Path(where))
+        return server
 
     async def __aexit__(self, *_: object) -> None:
         await self.stop()
 
     @property
     def port(self) -> int:
-        """The TCP port listened on, 0 when not listening."""
-        sockets = self._server.sockets if self._server else ()
-        return int(sockets[0].getsockname()[1]) if sockets else 0
+        """The TCP port of SMTP, 0 when not listening."""
+        return self._port_of(self.config.smtp)
+
+    @property
+    def lmtp_port(self) -> int:
+        """The TCP port of LMTP, 0 when not listening."""
+        return self._port_of(self.config.listen_lmtp)
+
+    def _port_of(self, where: str) -> int:
+        server = self._servers.get(where)
+        return int(server.sockets[0].getsockname()[1]) if server and server.sockets else 0
+
+    @property
+    def listening(self) -> bool:
+        """Whether everything that is configured is listened to."""
+        return all(where in self._servers for where in self.config.listeners)
 
     async def stop(self, grace: float = GRACE) -> None:
         """Take no more connections; a mail that is being handed over gets `grace` seconds to end."""
         self.stopping = True
-        if self._server:
-            self._server.close()
+        for server in self._servers.values():
+            server.close()
+        self._servers.clear()
         for end, seconds in ((Session.leave, grace), (Session.abort, ABORT)):
             for session in tuple(self._sessions):
                 end(session)
@@ -90,11 +124,11 @@ class Receiver:
         """Note one of our mailboxes, or refuse it; returns the answer to RCPT."""
         scope = identity.mailbox_of(address, self._bridge.scopes())
         if not scope:
-            return "550 5.1.1 no such mailbox here"
+            return NO_MAILBOX
         if self._too_many(transaction.sender.lower(), scope):
             return f"450 4.7.1 more than {self.config.rate} mails in 10 minutes, try again later"
         transaction.recipients.append(address)
-        transaction.scopes[scope] = None
+        transaction.scopes.append(scope)
         return "250 2.1.5 recipient ok"
 
     def _too_many(self, sender: str, scope: str) -> bool:
@@ -114,8 +148,26 @@ class Receiver:
 
     async def take(self, transaction: Transaction, raw: bytes) -> str:
         """Hand a mail to the bridge; returns the answer to DATA. Never raises, except when cancelled."""
-        recipients, scopes = tuple(transaction.recipients), tuple(transaction.scopes)
-        arrival = Arrival(raw, transaction.sender, recipients, scopes, time.time())
+        return await self._answer(transaction, raw, tuple(dict.fromkeys(transaction.scopes)))
+
+    async def take_each(self, transaction: Transaction, raw: bytes) -> list[str]:
+        """Hand a mail to the bridge; returns an answer per recipient. Never raises, except when cancelled.
+
+        All mailboxes that have a room share one commit. A mailbox may lose its room between RCPT and here: that one
+        is refused, and the others' answers stay true.
+        """
+        scopes = dict.fromkeys(transaction.scopes)
+        mapped = self._bridge.scopes()
+        together = tuple(scope for scope in scopes if scope in mapped)
+        answers = dict.fromkeys(scopes, NO_MAILBOX)
+        if together:
+            answers |= dict.fromkeys(together, await self._answer(transaction, raw, together))
+        if len(together) > 1 and answers[together[0]].startswith("5"):  # lost just now, by one of them or all
+            answers |= {scope: await self._answer(transaction, raw, (scope,)) for scope in together}
+        return [answers[scope] for scope in transaction.scopes]
+
+    async def _answer(self, transaction: Transaction, raw: bytes, scopes: tuple[str, ...]) -> str:
+        arrival = Arrival(raw, transaction.sender, tuple(transaction.recipients), scopes, time.time())
         try:
             return f"250 2.0.0 kept as {await self._accept(arrival)}"
         except Rejected as refusal:
@@ -126,12 +178,8 @@ class Receiver:
 
     async def _accept(self, arrival: Arrival) -> str:
         mail = await self._mails.read(arrival.raw)
-        sign = self._bridge.sign
-        if is_echo(mail, arrival.scopes, sign):
+        if is_echo(mail, arrival.scopes, self._bridge.sign):
             return "our own"
-        keep = self._bridge.spool.keep
-        original = await keep(eml_name(mail.subject), "message/rfc822", arrival.raw)
-        files = [await keep(part.name, part.type, part.data) for part in mail.parts]
-        found = envelope(self._connector, self.config, sign, arrival, mail, original, files)
+        found = await kept(self._connector, self.config, self._bridge, arrival, mail)
         await self._bridge.accept(found)
         return found.key[:16]

@@ -76,7 +76,9 @@ class Submission:
             return [Finding(False, str(trouble), "check host, port, security, ca_file and the login of smarthost")]
         limit = _limit(client)
         login = f", logged in as {self._smarthost.username}" if self._smarthost.username else ""
-        most = f"takes mails up to {spoken(limit)}" if limit else "names no largest size"
+        files = limit * 100 // 137  # base64 in lines, RFC 2045 6.8
+        most = f"takes mails up to {spoken(limit)}: so keep outward.max_size at {files} or less" if limit else ""
+        most = most or "names no largest size"
         _part(client)
         return [Finding(True, f"smarthost {host} answers ({self._smarthost.security}{login}) and {most}")]
 

@@ -13,11 +13,10 @@ import logging
 import re
 import ssl
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
 from functools import cache
 from typing import Any, ClassVar, Protocol, cast
 
-from plugins.mail.content import Content, Limits
+from plugins.mail.content import Content, Limits, Transaction
 
 log = logging.getLogger(__name__)
 
@@ -42,15 +41,6 @@ _TO = re.compile(rf" *TO:{_PATH}", re.IGNORECASE | re.ASCII)
 _PARAMETER = re.compile(r"SIZE=(\d{1,20})|BODY=(?:7BIT|8BITMIME)|SMTPUTF8", re.IGNORECASE | re.ASCII)
 _MISTAKEN = frozenset({"500", "501", "555"})
 _WEB = frozenset({"GET", "HEAD", "POST", "PUT", "OPTIONS", "CONNECT"})
-
-
-@dataclass(slots=True)
-class Transaction:
-    """One mail of a connection, from MAIL to its end; the next mail gets a new one."""
-
-    sender: str  # the return path, "" for <>
-    recipients: list[str] = field(default_factory=list)
-    scopes: dict[str, None] = field(default_factory=dict)  # whose they are: a set in the order of RCPT
 
 
 class Server(Limits, Protocol):
@@ -81,11 +71,9 @@ def extensions(name: str, max_size: int, starttls: bool) -> str:
 
 
 class Session(asyncio.Protocol):
-    """One SMTP connection.
+    """One SMTP connection."""
 
-    LMTP (RFC 2033) would be a subclass: other `commands` (LHLO for EHLO), and a `_conclude` that answers once for each
-    recipient.
-    """
+    protocol: ClassVar[str] = "ESMTP"
 
     def __init__(self, server: Server) -> None:
         self._server = server
@@ -112,13 +100,16 @@ class Session(asyncio.Protocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast(asyncio.Transport, transport)  # uvloop's do not inherit from asyncio's
-        peer = transport.get_extra_info("peername") or ("",)
-        if refusal := self._server.admit(self, str(peer[0])):
+        if refusal := self._server.admit(self, self._peer(transport)):
             self._bye(refusal)
             return
         self._timer = self._loop.call_later(SILENCE, self._tick)
-        self._say(f"220 {self._server.name} ESMTP Passerelle")
+        self._say(f"220 {self._server.name} {self.protocol} Passerelle")
         self._flush()
+
+    def _peer(self, transport: asyncio.BaseTransport) -> str:
+        peer = transport.get_extra_info("peername") or ("",)
+        return str(peer[0])
 
     def data_received(self, data: bytes) -> None:
         if not self._closed:
@@ -355,19 +346,25 @@ class Session(asyncio.Protocol):
             transaction, self._transaction, self._content = self._transaction, None, None
             assert transaction is not None
             if content.refusal:
-                self._conclude(transaction, content.refusal)
+                self._conclude(transaction, self._refused(transaction, content.refusal))
             else:
                 self._task = self._loop.create_task(self._hand_over(transaction, content))
 
     async def _hand_over(self, transaction: Transaction, content: Content) -> None:
         try:
-            answer = await self._server.take(transaction, content.mail())
+            answer = await self._taken(transaction, content.mail())
         finally:
             content.drop()
             self._end_task()
         self._heard = self._loop.time()
         self._conclude(transaction, answer)
         self._advance()
+
+    async def _taken(self, transaction: Transaction, raw: bytes) -> str:
+        return await self._server.take(transaction, raw)
+
+    def _refused(self, transaction: Transaction, refusal: str) -> str:
+        return refusal
 
     def _conclude(self, transaction: Transaction, answer: str) -> None:
         """Say what became of a mail."""

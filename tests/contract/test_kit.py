@@ -384,6 +384,19 @@ class Open(Jobs):
         super().__init__(name, config.model_copy(update={"token": told}), port)
 
 
+class Homeless(Jobs):
+    """It does not know what it has."""
+
+    async def offers(self) -> Any:
+        return ["elsewhere"]
+
+
+class Choosy(Jobs):
+    """It promises what nobody can choose by."""
+
+    filters = {"state": "open or done", "colour": "which"}  # noqa: RUF012
+
+
 class Loose(Jobs):
     """A key that does not exist is no mistake."""
 
@@ -433,6 +446,8 @@ FAULTS: dict[Any, set[str]] = {
     Silent: {"every_configuration_key_has_a_description"},
     Unwritten: {"every_configuration_key_is_explained_on_the_page"},
     Open: {"an_unknown_configuration_key_is_an_error_and_no_secret_shows"},
+    Homeless: {"what_a_room_can_be_mapped_to_is_offered"},
+    Choosy: {"what_mappings_may_choose_by_is_known_of_what_arrives"},
     Loose: {"an_unknown_configuration_key_is_an_error_and_no_secret_shows"},
 }  # fmt: skip
 

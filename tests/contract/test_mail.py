@@ -13,8 +13,8 @@ import aiosmtplib
 
 from bridge.testing import Contract, Tool
 from bridge.testing.faults import free_port
-from plugins.mail import Mail
 from tests.peers import ROOT
+from tests.peers.mailroom import HandedOver
 from tests.peers.world import Fault, Sink, letter, post
 
 CAROL = "carol@outside.example"
@@ -122,6 +122,6 @@ class Letters(Tool):
 
 
 class TestMail(Contract):
-    plugin = Mail
+    plugin = HandedOver
     tool = Letters
     page: ClassVar[Path] = ROOT / "config" / "passerelle.yaml"

@@ -26,3 +26,8 @@ def marks(event_id: str, key: str) -> Look:
 def shows_file(name: str) -> Look:
     """A message that shows a file of that name."""
     return lambda event: event["content"].get("filename") == name
+
+
+def membership(mxid: str, state: str) -> Look:
+    """Somebody's membership becomes that: join, leave …"""
+    return lambda event: event.get("state_key") == mxid and event["content"].get("membership") == state

@@ -21,6 +21,7 @@ import yaml
 from bridge.app import Bridge, opened
 from bridge.config import load
 from tests.peers import ROOT, Child, Process, die_with_parent, until
+from tests.peers.secrets import watch
 from tests.peers.synapse import Registration
 
 
@@ -159,6 +160,7 @@ class BridgeProcess:
     ) -> None:
         self.config = config
         self.log = log or config.with_suffix(".log")
+        watch.started(config, self.log)
         listen = yaml.safe_load(config.read_text())["appservice"]["listen"]
         self.url = f"http://{listen}"
         arguments = ["run", "--config", str(config)]
@@ -215,6 +217,7 @@ class BridgeProcess:
 async def running_bridge(config_path: Path) -> AsyncIterator[Bridge]:
     """The bridge in this very loop, ready, for tests that look inside."""
     settings, connectors = load(config_path)
+    watch.configured(config_path)
     async with opened(settings, connectors) as bridge:
         running = asyncio.create_task(bridge.run(), name="bridge")
         try:

@@ -23,11 +23,13 @@ class Certificate:
     key: Path
 
     @classmethod
-    def make(cls, folder: Path, names: Sequence[str] = ("localhost", "127.0.0.1")) -> Certificate:
-        """Write a new key and its self-signed certificate into `folder`."""
+    def make(
+        cls, folder: Path, names: Sequence[str] = ("localhost", "127.0.0.1"), *, expired: bool = False
+    ) -> Certificate:
+        """Write a new key and its self-signed certificate into `folder`; an expired one ended an hour ago."""
         key = ec.generate_private_key(ec.SECP256R1())
         made = cls(folder / "certificate.pem", folder / "key.pem")
-        made.file.write_bytes(_self_signed(key, names).public_bytes(serialization.Encoding.PEM))
+        made.file.write_bytes(_self_signed(key, names, expired).public_bytes(serialization.Encoding.PEM))
         form, bare = serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
         made.key.write_bytes(key.private_bytes(serialization.Encoding.PEM, form, bare))
         return made
@@ -39,7 +41,7 @@ class Certificate:
         return context
 
 
-def _self_signed(key: ec.EllipticCurvePrivateKey, names: Iterable[str]) -> x509.Certificate:
+def _self_signed(key: ec.EllipticCurvePrivateKey, names: Iterable[str], expired: bool) -> x509.Certificate:
     name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "Passerelle test")])
     now = datetime.datetime.now(datetime.UTC)
     return (
@@ -49,7 +51,7 @@ def _self_signed(key: ec.EllipticCurvePrivateKey, names: Iterable[str]) -> x509.
         .public_key(key.public_key())
         .serial_number(x509.random_serial_number())
         .not_valid_before(now - datetime.timedelta(days=1))
-        .not_valid_after(now + datetime.timedelta(days=30))
+        .not_valid_after(now + (datetime.timedelta(hours=-1) if expired else datetime.timedelta(days=30)))
         .add_extension(x509.SubjectAlternativeName([_alternative(each) for each in names]), critical=False)
         .add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
         .sign(key, hashes.SHA256())

@@ -36,12 +36,16 @@ class Homeserver:
         self.heard: list[RoomEvent] = []
         self.failure: Exception | None = None
         self.trouble: dict[str, str] = {}
+        self.alive = True
         self.client: Any = None
 
     async def hear(self, events: list[RoomEvent]) -> None:
         if self.failure:
             raise self.failure
         self.heard += events
+
+    async def lives(self) -> bool:
+        return self.alive
 
     async def ask(
         self, method: str, path: str, headers: dict[str, str] | None = None, **more: Any
@@ -54,7 +58,7 @@ class Homeserver:
 @pytest.fixture
 async def homeserver() -> AsyncIterator[Homeserver]:
     asking = Homeserver()
-    app = routes(TOKEN, 100_000, asking.hear, lambda user: user == GHOST, lambda: asking.trouble)
+    app = routes(TOKEN, 100_000, asking.hear, lambda user: user == GHOST, lambda: asking.trouble, asking.lives)
     async with TestClient(TestServer(app)) as asking.client:
         yield asking
 
@@ -165,6 +169,12 @@ async def test_no_room_is_made_for_an_alias(homeserver: Homeserver) -> None:
 async def test_a_bridge_that_runs_is_live_even_in_trouble(homeserver: Homeserver) -> None:
     homeserver.trouble = {"mail": "down"}
     assert await homeserver.ask("GET", "/live", {}) == (200, {"live": True})
+
+
+async def test_a_bridge_whose_database_does_not_answer_is_neither_live_nor_ready(homeserver: Homeserver) -> None:
+    homeserver.alive, homeserver.trouble = False, {"mail": "login refused"}
+    assert await homeserver.ask("GET", "/live", {}) == (503, {"live": False})
+    assert await homeserver.ask("GET", "/ready", {}) == (503, {"ready": False, "trouble": ["database", "mail"]})
 
 
 async def test_a_bridge_without_trouble_is_ready(homeserver: Homeserver) -> None:

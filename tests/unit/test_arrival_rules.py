@@ -3,23 +3,26 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from bridge import payload, store
+from bridge.choice import facts_of
 from bridge.config import Config
+from bridge.config import Mapping as ConfigMapping
 from bridge.hub import Hub
 from bridge.items import Items
 from bridge.matrix.ghosts import display_name
-from bridge.model import Author, Envelope, File
+from bridge.model import Author, Envelope, File, Rejected, Report
 from bridge.outward import Outward
 from bridge.payload import Post
 from bridge.places import Places
 from bridge.store import Store, Tx
 from bridge.texts import Texts
-from plugins.mail import read
+from plugins.mail import Mail, read
 from plugins.mail.arrival import Arrival, envelope
 from plugins.mail.config import Config as MailConfig
 
@@ -46,7 +49,7 @@ class Desk:
             }
         )
         say = Texts("en")
-        places = Places(config, say)
+        places = self.places = Places(config, say)
         places.resolve(ROOM, ROOM)
         items = Items(places, say)
         self.hub = Hub(config, places, Outward(config, places, items, say), items, say)
@@ -153,3 +156,29 @@ async def test_a_text_too_long_to_show_is_there_whole_as_a_file(desk: Desk) -> N
     data = await desk.store.transact(content)
     assert (whole.file.name, whole.file.size) == ("message.txt", len(data))
     assert data.startswith(b"words ?words ?")
+
+
+def test_a_mail_can_be_chosen_by_whom_it_is_from_and_to_and_by_its_subject() -> None:
+    arrived = mail(
+        "Jane <JANE@customer.example>", "Your [Invoice]", Cc="Bob <bob@Partner.example>, info@company.example"
+    )
+    facts = facts_of(arrived)
+    assert set(facts) == set(Mail.filters)
+    assert (facts["sender"], facts["subject"]) == (["jane@customer.example"], ["Your [Invoice]"])
+    assert {SUPPORT, "bob@partner.example", "info@company.example"} <= set(facts["address"])
+
+
+async def test_a_report_about_our_own_mail_is_taken_although_no_filter_fits_it(desk: Desk) -> None:
+    only = ConfigMapping(connector="mail", scope=SUPPORT, room=ROOM, only={"subject": ("*invoice*",)})
+    desk.places.declare([only])
+    await desk.take(mail("jane@customer.example", "Invoice"))
+
+    def sent(tx: Tx) -> None:
+        tx.conversations.add_message(1, "outward", "@alice:company.example", item=1, remote="<ours@x>", uid="ours")
+
+    await desk.store.transact(sent)
+    bounce = replace(mail("mailer-daemon@customer.example", "Undelivered"), report=Report("ours", "jane@x", "unknown"))
+    await desk.take(bounce)
+    assert "unknown" in (await desk.posts())[-1].body
+    with pytest.raises(Rejected):
+        await desk.take(replace(bounce, key="other", report=Report("nobody's", "jane@x", "unknown")))

@@ -10,6 +10,7 @@ import pytest
 from bridge import payload, store
 from bridge.config import Config
 from bridge.departures import ConnectorDestination
+from bridge.logs import Lines
 from bridge.model import Address, Delivery, Draft, Recipients, Sent
 from bridge.payload import Post
 from bridge.places import Places
@@ -50,9 +51,9 @@ async def test_the_log_says_what_the_server_called_a_message_and_nobodys_address
     there.name, there._connector, there._deferred = "mail", Smarthost(), set()  # type: ignore[assignment]
     with caplog.at_level(logging.INFO, "bridge.departures"):
         await there.deliver(ROW)
-    (line,) = caplog.messages
-    assert ROW.uid in line
-    assert line.endswith("250 2.0.0 queued as 4XyZ")
+    (line,) = map(Lines().format, caplog.records)
+    assert f"uid={ROW.uid}" in line
+    assert line.endswith('reply="250 2.0.0 queued as 4XyZ"')
     assert "@" not in line
 
 

@@ -13,6 +13,7 @@ from bridge import commands
 from bridge.commands import Commands
 from bridge.commands.acts import Acts
 from bridge.commands.items import ItemActs
+from bridge.commands.maps import Maps
 from bridge.commands.start import Starts, read
 from bridge.outward import FAILED, HELD, LEFT
 from bridge.texts import Texts
@@ -23,7 +24,8 @@ from tests.unit.test_architecture import MODULES, TIERS, name
 ROOT = Path(__file__).parents[2]
 USING = (ROOT / "docs" / "using.md").read_text(encoding="utf-8")
 ARCHITECTURE = (ROOT / "ARCHITECTURE.md").read_text(encoding="utf-8")
-PAGES = [ROOT / "README.md", ROOT / "ARCHITECTURE.md", ROOT / "CHANGELOG.md", *sorted((ROOT / "docs").rglob("*.md"))]
+TOP = [ROOT / f"{each}.md" for each in ("README", "ARCHITECTURE", "CHANGELOG", "SECURITY")]
+PAGES = [*TOP, *sorted((ROOT / "docs").rglob("*.md"))]
 PARTS = sorted(
     {path.relative_to(ROOT / "bridge").parts[0] for path in MODULES if path.is_relative_to(ROOT / "bridge")}
     - {"__init__.py"}
@@ -37,7 +39,8 @@ def words() -> list[str]:
     connectors: dict[str, Any] = {each.__name__: each for each in (Mail, Roundup)}  # their class says all
     acts = Acts(nothing, nothing, connectors, say)
     items = ItemActs(nothing, acts, nothing, connectors, say)
-    return Commands(nothing, acts, Starts(nothing, nothing, connectors, say), items, nothing, say).words()
+    starts = Starts(nothing, nothing, connectors, say)
+    return Commands(nothing, acts, starts, items, Maps(nothing, acts, nothing, connectors, say), nothing, say).words()
 
 
 def defined() -> set[str]:

@@ -51,6 +51,7 @@ class Office:
         self.config = Config.model_validate(
             {
                 "outward": outward,
+                "permissions": {"administer": ["@boss:company.example"]},
                 "homeserver": {"url": "http://hs", "server_name": "company.example"},
                 "appservice": {"as_token": "a", "hs_token": "h"},
                 "inside": {"servers": ["sister.example"], "except_users": ["@irc_*", "@guest:company.example"]},
@@ -58,7 +59,7 @@ class Office:
                 "mappings": [{"connector": "post", "scope": room[1:], "room": room} for room in (HERE, THERE)],
             }
         )
-        rules = Rules(self.config)
+        rules = self.rules = Rules(self.config)
         for room in (HERE, THERE):
             rules.places.resolve(room, room)
         rules.connect({"post": Post("post", None, None)})  # type: ignore[arg-type]
@@ -380,7 +381,7 @@ async def test_with_a_breaker_of_0_nothing_is_ever_paused(limited: Callable[...,
 
 
 async def test_help_names_every_word_that_is_obeyed(office: Office) -> None:
-    await office.hear("!help")
+    await office.hear("!help", sender="@boss:company.example")
     (answer,) = await office.posts(1)
     commands = office.hearing._commands
     assert [word for word in commands.words() if f"\n!{word}" not in answer.body] == []

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,7 @@ from hypothesis import strategies as st
 
 from bridge import payload, store
 from bridge.config import Config
-from bridge.matrix.rights import creators, missing
+from bridge.matrix.rights import creators, missing, needed_to_map, power, powerful
 from bridge.payload import Post
 from bridge.places import Places
 from bridge.store import Store, Tx
@@ -23,7 +24,8 @@ ROOM, OPERATORS = "!room", "!operators"
 
 
 def lacks(*, makers: frozenset[str] = frozenset(), **levels: Any) -> list[str]:
-    return missing(levels, makers, BOT)
+    """But for announcing, for which most rooms' levels are too low."""
+    return [right for right in missing(levels, makers, BOT) if right != "right-announce"]
 
 
 def test_in_a_room_without_power_levels_everybody_may_do_everything() -> None:
@@ -50,6 +52,46 @@ def test_each_right_is_compared_with_the_level_that_it_needs(levels: dict[str, A
     assert lacks(**levels) == lacking
 
 
+@pytest.mark.parametrize(
+    ("levels", "lacking"),
+    [
+        ({}, False),
+        ({"users": {BOT: 49}}, True),
+        ({"users": {BOT: 50}}, False),
+        ({"users": {BOT: 50}, "state_default": 51}, True),
+        ({"state_default": 0}, False),
+        ({"events": {"m.bridge": 0}}, True),
+        ({"events": {"m.bridge": 0, "uk.half-shot.bridge": 0}}, False),
+        ({"users": {BOT: 50}, "events": {"m.bridge": 100}}, True),
+        ({"users": {BOT: 50}, "state_default": "garbage"}, False),
+    ],
+)
+def test_to_announce_what_is_mapped_the_bot_must_be_allowed_both_of_its_events(
+    levels: dict[str, Any], lacking: bool
+) -> None:
+    assert ("right-announce" in missing(levels, (), BOT)) is lacking
+
+
+@pytest.mark.parametrize(
+    ("levels", "makers", "level", "needed", "who"),
+    [
+        ({"users": {ALICE: 100, BOT: 50}}, frozenset(), 100, 50, [ALICE, BOT]),
+        ({"users": {BOT: 50}}, frozenset(), 0, 50, [BOT]),
+        ({"users": {BOT: 50}, "users_default": 50}, frozenset(), 50, 50, [BOT]),
+        ({"users": {ALICE: 50}, "state_default": 75}, frozenset(), 50, 75, []),
+        ({"users": {ALICE: 50}, "state_default": None}, frozenset(), 50, 50, [ALICE]),
+        ({}, frozenset(), 0, 50, []),
+        ({"state_default": 0}, frozenset(), 0, 0, []),
+        ({"users": {BOT: 100}}, frozenset([ALICE]), math.inf, 50, [ALICE, BOT]),
+    ],
+)
+def test_to_map_somebody_needs_the_power_to_change_settings(
+    levels: dict[str, Any], makers: frozenset[str], level: float, needed: float, who: list[str]
+) -> None:
+    assert (power(levels, makers, ALICE), needed_to_map(levels)) == (level, needed)
+    assert powerful(levels, makers) == who
+
+
 @pytest.mark.parametrize("level", ["50", " 50 ", "+50", 50.0, 50.9])
 def test_old_rooms_have_levels_that_are_no_integers(level: Any) -> None:
     assert lacks(invite=level) == ["right-invite"]
@@ -63,7 +105,7 @@ def test_a_level_that_makes_no_sense_counts_as_not_given(garbage: Any) -> None:
     assert lacks(invite=garbage, events_default=garbage, users_default=garbage) == []
     assert lacks(invite=50, users={BOT: garbage}) == ["right-invite"]
     assert lacks(invite=50, users=garbage, events=garbage) == ["right-invite"]
-    assert missing(garbage, (), BOT) == []
+    assert [right for right in missing(garbage, (), BOT) if right != "right-announce"] == []
 
 
 _JSON = st.recursive(
@@ -77,6 +119,8 @@ _JSON = st.recursive(
 @given(_JSON)
 def test_no_content_is_too_odd_to_be_judged(content: Any) -> None:
     assert set(missing(content, (), BOT)) <= set(CATALOGUE)
+    assert power(content, (), ALICE) + needed_to_map(content) is not None
+    assert all(isinstance(mxid, str) for mxid in powerful(content, ()))
     creators(content)
     creators({"content": content, "sender": content})
 
