@@ -81,7 +81,7 @@ class Bridge:
         self.pulse = Pulse(memory)
         self._down: set[str] = set()  # what people were told does not answer
         self._registered = False
-        self._failed: dict[str, str] = {}
+        self.failed: dict[str, str] = {}  # parts that could not go on by themselves, and why
         self._stopping = asyncio.Event()
         self.on_admin: Callable[[web.Application], None] = lambda _: None  # what else may be asked of this process
 
@@ -145,11 +145,6 @@ class Bridge:
         self.config = config
         self.rooms.look()
 
-    @property
-    def failed(self) -> dict[str, str]:
-        """Parts that could not go on by themselves, and why; they are tried again."""
-        return dict(self._failed)
-
     async def _kept(self, name: str, part: Callable[[], Awaitable[None]]) -> None:
         """Run a part until we stop; one that fails is told and tried again, and the others go on."""
         wait = 1.0
@@ -158,10 +153,10 @@ class Bridge:
                 return await part()
             except Exception as error:  # a taken port, a full disk: what it is, the operator must find out
                 log.exception("%s failed, trying again in %d s", name, wait)
-                self._failed[name] = described(error)
+                self.failed[name] = described(error)
             await asyncio.sleep(wait)
             wait = min(60.0, wait * 2)
-            self._failed.pop(name, None)
+            self.failed.pop(name, None)
 
     async def _remember(self) -> None:
         await self.ghosts.load()
@@ -312,7 +307,7 @@ class Bridge:
         found = {name: line.trouble for name, line in self.queue.lines.items() if line.trouble}
         found |= {name: each.trouble for name, each in self.pollers.items() if each.trouble}
         found |= {name: "not listening yet" for name, each in self.connectors.items() if not each.started()}
-        found |= self._failed
+        found |= self.failed
         if not self._registered:
             found["homeserver"] = "the bot is not registered yet"
         elif not self.rooms.all_caught_up:
