@@ -14,30 +14,30 @@ import aiohttp
 from aiohttp import web
 
 from bridge import __version__, payload, store
+from bridge.admin.explain import Explain
+from bridge.admin.replay import Kept, Replay
 from bridge.arrivals import Arrivals
 from bridge.config import Config
 from bridge.connector import Connector
 from bridge.departures import ConnectorDestination
-from bridge.explain import Explain
 from bridge.holds import Holds
 from bridge.http import new_session, trusting
-from bridge.logs import described, told
 from bridge.matrix.appservice import routes, shows
 from bridge.matrix.destination import MatrixDestination
 from bridge.matrix.fetch import Fetch
 from bridge.matrix.ghosts import Ghosts
 from bridge.matrix.rooms import Rooms
 from bridge.matrix.wire import Wire
-from bridge.metrics import Figures, Metrics, pages, timed
 from bridge.model import Deferred, Delivery, Envelope, RoomEvent, Unavailable
 from bridge.polling import Poller
 from bridge.port import BridgePort
-from bridge.pulse import LONGEST, Pulse
 from bridge.queue import Line, Queue
-from bridge.replay import Kept, Replay
 from bridge.restored import look_back
 from bridge.rules import Rules
 from bridge.store import Store, Tx
+from bridge.watch.logs import described, told
+from bridge.watch.metrics import Figures, Metrics, pages, timed
+from bridge.watch.pulse import LONGEST, Pulse
 from bridge.web.admin import admin, bound, socket_of
 from bridge.web.hooks import hooks
 from bridge.web.listener import Gate, listening
@@ -349,9 +349,7 @@ class Bridge:
 
     async def prune(self, dry: bool) -> dict[str, int]:
         """Remove now what retention has ended and what nothing refers to; `dry` only counts. See `Pruned`."""
-        return asdict(
-            await self.store.prune(time.time() - self.config.retention, self._fade, orphans=True, dry=dry)
-        )
+        return asdict(await self.store.prune(time.time() - self.config.retention, self._fade, orphans=True, dry=dry))
 
     async def replay(self, uid: str) -> bool:
         """Try a dead letter again; False when there is none of that name."""

@@ -6,9 +6,9 @@ import logging
 from collections.abc import Sequence
 
 from bridge.hub import Hub
-from bridge.logs import told
 from bridge.model import Envelope, Page, Unavailable
 from bridge.store import Store, passes
+from bridge.watch.logs import told
 
 log = logging.getLogger(__name__)
 

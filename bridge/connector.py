@@ -337,7 +337,7 @@ class Connector:
         return Recipients((Address(item, self.name),))
 
     @classmethod
-    def without_words(cls, memo: str) -> str:
+    def without_words(cls, memo: str) -> str:  # noqa: ARG003 - plugins use it
         """What stays of an envelope's `memo` when retention has ended: how to answer it, not what it said. Pure."""
         return ""
 

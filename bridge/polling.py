@@ -8,9 +8,9 @@ from collections.abc import Awaitable, Callable
 
 from bridge.arrivals import Arrivals
 from bridge.connector import Connector
-from bridge.logs import told
 from bridge.model import Deferred, Page, Rejected, Unavailable, Unconfirmed
 from bridge.store import Error, Store
+from bridge.watch.logs import told
 
 log = logging.getLogger(__name__)
 

@@ -13,10 +13,10 @@ from typing import Protocol, TypeVar
 
 from bridge.config import Retry
 from bridge.lanes import Lane, Lanes
-from bridge.logs import told
-from bridge.metrics import Outcome, uncounted
 from bridge.model import Deferred, Delivery, Rejected, Unavailable
 from bridge.store import Error, Store, Tx, passes
+from bridge.watch.logs import told
+from bridge.watch.metrics import Outcome, uncounted
 
 log = logging.getLogger(__name__)
 

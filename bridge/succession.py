@@ -14,11 +14,11 @@ from dataclasses import replace
 from pathlib import Path
 
 from bridge import app, config, store
+from bridge.admin.plan import Changed, Outcome, Plan, Settings, cautions, plan
 from bridge.app import Bridge
-from bridge.logs import described
-from bridge.plan import Changed, Outcome, Plan, Settings, cautions, plan
 from bridge.store import Store
 from bridge.store.search import Search
+from bridge.watch.logs import described
 from bridge.web.applying import applying
 
 log = logging.getLogger(__name__)

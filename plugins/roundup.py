@@ -70,10 +70,9 @@ class Roundup(Connector):
         recent = [each["id"] for each in row["messages"] or () if each.get("activity", since) >= since][-1000:]
         new = row["creation"] >= since and row["creator.username"] != self.account and item not in seen
         who, title = self._author(row, "creator" if new else "actor"), one_line(row["title"] or "")
-        bare = Envelope(
-            self.name, (self.scope,), state, state, who, now, title, item=item, card=self._card(row), begins=new,
-            facts=(("state", self._name(row["status"])),),
-        )
+        facts = (("state", self._name(row["status"])),)
+        bare = Envelope(self.name, (self.scope,), state, state, who, now, title, item=item, facts=facts, begins=new)
+        bare = replace(bare, card=self._card(row))
         said = [each for number in recent if number not in seen for each in await self._said(number, since, bare)]
         seen |= dict.fromkeys([state, item, *recent], row["activity"])
         authors = {each.author for each in said}

@@ -5,8 +5,9 @@ from __future__ import annotations
 import argparse
 import sys
 
-from bridge import __version__, config, logs, store
+from bridge import __version__, config, store
 from bridge.cli import backup, doctor, explain, init, letters, plan, run
+from bridge.watch import logs
 
 
 def main(arguments: list[str] | None = None) -> None:

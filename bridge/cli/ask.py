@@ -10,8 +10,7 @@ from pathlib import Path
 
 import aiohttp
 
-from bridge import page
-from bridge.config import Config, load
+from bridge.config import Config, load, page
 from bridge.web.admin import socket_of
 
 ADDRESS = "http://bridge"  # whatever it is called, the socket leads there

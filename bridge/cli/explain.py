@@ -10,10 +10,10 @@ from pathlib import Path
 import aiohttp
 
 from bridge import app, config
+from bridge.admin.replay import LARGEST, Kept
 from bridge.cli import ask
 from bridge.cli.options import Commands, printable, with_config
 from bridge.model import Rejected
-from bridge.replay import LARGEST, Kept
 
 
 def add_to(acts: Commands) -> None:

@@ -12,9 +12,9 @@ from typing import Any
 import aiohttp
 
 from bridge import config
+from bridge.admin.plan import Plan, Step, cautions, mapping_steps
 from bridge.cli import ask
 from bridge.cli.options import Commands, printable, with_config
-from bridge.plan import Plan, Step, cautions, mapping_steps
 from bridge.store.search import applied
 
 CHANGES = 3  # exit status of `plan` when there is something to apply; 2 is what a wrong usage ends with

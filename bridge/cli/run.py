@@ -7,10 +7,11 @@ import asyncio
 import signal
 import sys
 
-from bridge import config, logs, store
+from bridge import config, store
+from bridge.admin.plan import Settings
 from bridge.cli.options import Commands, with_config
-from bridge.plan import Settings
 from bridge.succession import Succession, first
+from bridge.watch import logs
 
 
 def add_to(acts: Commands) -> None:

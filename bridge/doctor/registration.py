@@ -9,8 +9,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
-from bridge import page
-from bridge.config import Config
+from bridge.config import Config, page
 from bridge.doctor.line import Line, note, ok, trouble
 
 ABOUT = "registration file"

@@ -13,8 +13,8 @@ from typing import Any, Protocol
 
 from aiohttp import web
 
+from bridge.admin.replay import LARGEST, Kept
 from bridge.model import Rejected
-from bridge.replay import LARGEST, Kept
 
 
 class Running(Protocol):

@@ -8,8 +8,8 @@ from typing import Protocol
 
 from aiohttp import web
 
+from bridge.admin.plan import Changed, Outcome, Plan
 from bridge.config import ConfigError
-from bridge.plan import Changed, Outcome, Plan
 
 
 class Changeable(Protocol):

@@ -167,8 +167,10 @@ class Mail(Connector):
         """Where the mail server must hand it over, or where it should be found."""
         mailbox = self.config.mailbox(scope)
         listeners = " or ".join(self.config.listeners)
-        return f"Is it in the IMAP account of {scope}?" if mailbox and mailbox.imap else (
-            f"Does the mail server hand over what is for {scope} to {listeners}? Is it kept as spam?"
+        return (
+            f"Is it in the IMAP account of {scope}?"
+            if mailbox and mailbox.imap
+            else (f"Does the mail server hand over what is for {scope} to {listeners}? Is it kept as spam?")
         )
 
     def _return_path(self, mailbox: configuration.Mailbox, uid: str) -> str:

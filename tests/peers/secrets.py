@@ -17,7 +17,7 @@ from typing import Any
 
 import yaml
 
-from bridge.logs import OURS, Lines
+from bridge.watch.logs import OURS, Lines
 
 CANARY = "a heron in the harbour"  # for what people write, where something fails
 WRITTEN = (CANARY, "I have a question")  # the latter in every letter that says nothing else

@@ -15,17 +15,16 @@ MODULES = sorted(path for top in ("bridge", "plugins") for path in (ROOT / top).
 # Each part may import the parts before it, and its own.
 TIERS = [
     {"bridge.model"},
-    {"bridge.connector", "bridge.logs", "bridge.maptexts", "bridge.testtexts", "bridge.metrics", "bridge.page", "bridge.roomtexts",
-     "bridge.text", "bridge.texts"},
-    {"bridge.config", "bridge.configured", "bridge.http", "bridge.payload", "bridge.store"},
-    {"bridge.choice", "bridge.places", "bridge.present", "bridge.lanes", "bridge.permissions", "bridge.plan", "bridge.pulse"},
+    {"bridge.connector", "bridge.text", "bridge.texts"},
+    {"bridge.config", "bridge.http", "bridge.payload", "bridge.store"},
+    {"bridge.choice", "bridge.places", "bridge.present", "bridge.lanes", "bridge.permissions", "bridge.watch"},
     {"bridge.items"},
     {"bridge.outward", "bridge.queue", "bridge.restored"},
     {"bridge.hub", "bridge.matrix", "bridge.commands"},
     {"bridge.arrivals", "bridge.hearing", "bridge.departures", "bridge.holds", "bridge.polling", "bridge.port"},
     {"bridge.rules"},
-    {"bridge.web", "bridge.app", "bridge.doctor", "bridge.explain", "bridge.replay", "bridge.succession",
-     "bridge.testing"},
+    {"bridge.admin"},
+    {"bridge.web", "bridge.app", "bridge.doctor", "bridge.succession", "bridge.testing"},
     {"bridge.cli", "bridge.__main__"},
 ]
 FOR_PLUGINS = {"bridge.connector", "bridge.model", "bridge.text"}

@@ -10,12 +10,12 @@ import pytest
 from bridge import payload, store
 from bridge.config import Config
 from bridge.departures import ConnectorDestination
-from bridge.logs import Lines
 from bridge.model import Address, Delivery, Draft, Recipients, Sent
 from bridge.payload import Post
 from bridge.places import Places
 from bridge.store import Tx
 from bridge.texts import Texts
+from bridge.watch.logs import Lines
 
 TO = Recipients((Address("jane@customer.example"),))
 DRAFT = Draft("mail", "support@company.example", 1, "Title", "@alice:company.example", "Alice", TO, room="!room")

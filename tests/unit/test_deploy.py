@@ -17,7 +17,7 @@ import yaml
 from prometheus_client.parser import text_string_to_metric_families
 
 from bridge.cli import _parser
-from bridge.metrics import OUTCOMES, Figures, Metrics
+from bridge.watch.metrics import OUTCOMES, Figures, Metrics
 from tests.peers import ROOT
 
 CONFIG = ROOT / "config"

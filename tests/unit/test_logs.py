@@ -17,14 +17,15 @@ from typing import Any
 
 import pytest
 
-from bridge import logs, payload
+from bridge import payload
 from bridge.arrivals import Arrivals
 from bridge.config import Config
-from bridge.logs import FIELDS, Lines, described, told
 from bridge.model import Author, Deferred, Envelope, Rejected, RoomEvent, Unavailable, Unconfirmed
 from bridge.payload import Post
 from bridge.rules import Rules
 from bridge.store import Store, opened
+from bridge.watch import logs
+from bridge.watch.logs import FIELDS, Lines, described, told
 from tests.peers.secrets import CANARY, Bridge, Watch
 from tests.unit.test_architecture import MODULES, name
 from tests.unit.test_queue import Bench, Place

@@ -14,12 +14,12 @@ from aiohttp import web
 from aiohttp.test_utils import TestClient, TestServer
 from prometheus_client.parser import text_string_to_metric_families
 
-from bridge import metrics, pulse
-from bridge.metrics import OUTCOMES, Figures, Metrics, pages, timed
 from bridge.model import Deferred, Rejected, Unavailable
-from bridge.pulse import Pulse
 from bridge.queue import Line, Queue
 from bridge.store import Store, Tx, opened
+from bridge.watch import metrics, pulse
+from bridge.watch.metrics import OUTCOMES, Figures, Metrics, pages, timed
+from bridge.watch.pulse import Pulse
 from tests.unit.test_queue import QUICK, Bench, Place
 
 Samples = dict[tuple[str, ...], float]

@@ -7,8 +7,8 @@ from typing import Any
 
 import yaml
 
+from bridge.admin.plan import Plan, Settings, cautions, mapping_steps, plan
 from bridge.config import Mapping, load
-from bridge.plan import Plan, Settings, cautions, mapping_steps, plan
 from tests.peers.bridge import merged
 
 BASE: dict[str, Any] = {

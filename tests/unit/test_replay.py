@@ -11,11 +11,11 @@ import pytest
 import pytest_asyncio
 
 from bridge import store
+from bridge.admin.explain import Explain
+from bridge.admin.replay import Kept, Replay
 from bridge.config import Config
 from bridge.connector import Connector
-from bridge.explain import Explain
 from bridge.model import Author, Card, Envelope, Rejected, Request
-from bridge.replay import Kept, Replay
 from bridge.rules import Rules
 from bridge.store import Store
 

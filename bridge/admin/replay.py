@@ -6,8 +6,8 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from bridge.admin.explain import Explain
 from bridge.connector import Connector
-from bridge.explain import Explain
 from bridge.hub import Hub
 from bridge.model import Envelope, Rejected, Request
 from bridge.store import Store

@@ -11,6 +11,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from urllib.parse import unquote
 
 from bridge import payload
+from bridge.admin.plan import spoken
 from bridge.choice import facts_of
 from bridge.config import Mapping as Mapped
 from bridge.connector import Connector
@@ -19,7 +20,6 @@ from bridge.outward import RECENT, Refusal, everyone
 from bridge.payload import Post
 from bridge.permissions import EVERY_ROOM
 from bridge.places import link
-from bridge.plan import spoken
 from bridge.rules import Rules
 from bridge.store import Conversation, Tx
 from bridge.store.search import MOST, Search

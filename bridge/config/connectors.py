@@ -6,8 +6,8 @@ from collections.abc import Set
 from importlib.metadata import entry_points
 from typing import Any
 
+from bridge.config.page import Mistakes, Place, suggestion
 from bridge.connector import Connector
-from bridge.page import Mistakes, Place, suggestion
 
 Connectors = dict[str, tuple[type[Connector], Any]]  # by name: the plugin's class and its own, validated configuration
 

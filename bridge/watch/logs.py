@@ -43,7 +43,7 @@ FIELDS = {
 }
 
 OURS = ("bridge", "plugins")
-_ROOT = Path(__file__).parents[1]
+_ROOT = Path(__file__).parents[2]
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]+")
 _PLAIN = re.compile(r"[\w.:$!#@+/,-]+")
 _HARMLESS = re.compile(r"[\w .,:'%-]{0,200}", re.ASCII)  # of others' messages: up to where values begin

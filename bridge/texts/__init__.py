@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from bridge.maptexts import MAPPINGS
-from bridge.roomtexts import ROOMS
-from bridge.testtexts import TRIALS
+from bridge.texts.mappings import MAPPINGS
+from bridge.texts.rooms import ROOMS
+from bridge.texts.trials import TRIALS
 
 CATALOGUE: dict[str, tuple[str, str]] = {
     **ROOMS,
@@ -72,8 +72,8 @@ CATALOGUE: dict[str, tuple[str, str]] = {
     "typed-before-restore": (
         "This was typed before the bridge was restored from a backup of {made}, and may have been done then. If it was "
         "not, type it again.",
-        "Ceci a été tapé avant que la passerelle soit restaurée depuis une sauvegarde du {made}, et a peut-être été fait "
-        "alors. Sinon, retapez-le.",
+        "Ceci a été tapé avant que la passerelle soit restaurée depuis une sauvegarde du {made}, et a peut-être été "
+        "fait alors. Sinon, retapez-le.",
     ),
     "left-before-restore": (
         "✉️ This had left before the bridge was restored from a backup.",

@@ -12,10 +12,11 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field, SecretStr, field_validator, model_validator
 
-from bridge import configured, page
-from bridge.configured import Connectors as Connectors  # noqa: PLC0414 - beside `load`, which returns them
+from bridge.config import connectors as configured
+from bridge.config import page
+from bridge.config.connectors import Connectors as Connectors
+from bridge.config.page import Mistakes
 from bridge.http import trusting
-from bridge.page import Mistakes
 
 
 def _host_and_port(value: str) -> str:

@@ -1,0 +1,1 @@
+"""How a running bridge is watched: its log, its figures, its pulse."""
