@@ -22,6 +22,8 @@ QUESTIONS = (
     Question("address", "The bridge's URL, as the homeserver reaches it", "http://127.0.0.1:29400", _URL,
              "http://127.0.0.1:29400"),
     Question("listen", "host:port where the bridge listens for that", "{bind}", r"\S+:\d{1,5}", "127.0.0.1:29400"),
+    Question("data", "Folder of the database and of everything received, relative to the configuration", "data",
+             r"\S+", "data"),
     Question("domain", "The domain of your company's own addresses", "{server-name}",
              r"[A-Za-z0-9-]+(\.[A-Za-z0-9-]+)*", "company.example"),
     Question("admin", "Your own Matrix id: you may do everything (empty: nobody may)", "", r"(@[^:\s]+:\S+)?",
@@ -55,7 +57,7 @@ appservice:
   ghosts: {ghosts}
 
 # The folder of the database and of everything received; relative to this file. Back it up.
-data: data
+data: {data}
 
 # Where operators are told of trouble: a room id (!…) or an alias. Invite the bot there.
 {management_room}
@@ -159,6 +161,7 @@ def config(
         homeserver=quoted(answers["homeserver"].rstrip("/")),
         server_name=quoted(answers["server-name"]),
         listen=quoted(answers["listen"]),
+        data=quoted(answers["data"]),
         id=names.id,
         as_token=tokens[0],
         hs_token=tokens[1],

@@ -168,7 +168,7 @@ def test_answers_that_do_not_go_together_are_told_before_anything_is_written(tmp
 def test_in_a_terminal_what_no_flag_says_is_asked_with_its_default_until_it_makes_sense(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    asked = answered(monkeypatch, "matrix", "", "firm.example", "", "", "", "@ann:firm.example")
+    asked = answered(monkeypatch, "matrix", "", "firm.example", "", "", "", "", "@ann:firm.example")
     assert initialised(tmp_path, "--room", "#desk:firm.example", "--smarthost-user", "bridge") == 0
     config, _ = load(tmp_path / "passerelle.yaml", {"PASSERELLE_SMTP_PASSWORD": "x"})
     assert config.homeserver.server_name == "firm.example"
