@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import logging
 import shutil
+import sys
+import threading
 from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass, field
 from email.message import EmailMessage
@@ -14,6 +17,7 @@ from typing import Any
 import pytest
 import pytest_asyncio
 
+from bridge.watch.logs import OURS
 from tests.peers import free_port
 from tests.peers.bridge import BridgeProcess, configuration, merged, prepare, write
 from tests.peers.employee import Employee
@@ -89,6 +93,21 @@ class Company:
     async def hire(self, localpart: str) -> Employee:
         """Another employee, logged in and syncing until the test's end."""
         return await _at_work(self.synapse, self.staff, localpart, self.stack)
+
+
+@pytest.fixture(autouse=True)
+def _logging_as_it_was(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """A command that a test runs in this process sets up the log for the whole of it."""
+    for module, names in ((logging, ("raiseExceptions", "logThreads", "logProcesses", "logMultiprocessing")),
+                          (sys, ("excepthook",)), (threading, ("excepthook",))):  # fmt: skip
+        for name in names:
+            monkeypatch.setattr(module, name, getattr(module, name))
+    loggers = [logging.getLogger(name) for name in ("", *OURS)]
+    before = [(each, each.level, list(each.handlers)) for each in loggers]
+    yield
+    for each, level, handlers in before:
+        each.setLevel(level)
+        each.handlers[:] = handlers
 
 
 @pytest.fixture(autouse=True)

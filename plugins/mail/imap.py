@@ -7,26 +7,29 @@ flag changes. Whatever fails is `Unavailable`, and the next call connects anew; 
 from __future__ import annotations
 
 import asyncio
+import base64
 import contextlib
+import hashlib
 import logging
 import select
 import socket
 import threading
 import time
-from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from datetime import date, datetime, timedelta
 from typing import Any, ParamSpec, TypeVar
 
-from imapclient import SEEN, IMAPClient, SocketTimeout
+from imapclient import SEEN, IMAPClient
 from imapclient.exceptions import IMAPClientAbortError, IMAPClientError, LoginError
 from imapclient.imapclient import SENT
 
 from bridge.model import Finding, Unavailable
 from bridge.text.plain import spoken
+from plugins.mail import identity
 from plugins.mail.config import Imap
+from plugins.mail.wire import TROUBLES, Client, Wire
 
 log = logging.getLogger(__name__)
 
@@ -35,12 +38,14 @@ R = TypeVar("R")
 
 AT_ONCE = 50  # mails of one look
 HELD = 4_000_000  # octets of them after which no more are fetched
+LOOK = 30.0  # seconds after which what was found is written down before more is looked for
+SPAN = 1000  # UIDs that are asked for at once
 HEADER = 256_000  # octets of a header that are read, where the mail is not
-PATIENCE = 3  # looks in which the server may fail to hand over a mail, before a stub stands for it
+ROOM = 16_000_000  # octets that an answer may have besides the largest mail: the numbers of two million mails
+PATIENCE = 9  # looks that one mail may spoil by breaking the connection, before a stub stands for it
+REFUSED = 3  # as many of them as one plain no counts
 FUTURE = 300.0  # seconds that a server's clock may be ahead of ours
 OVERLAP = 7 * 86400  # seconds that are read again when the server has numbered a folder anew
-# What IMAPClient and imaplib raise when a server breaks the connection or the protocol.
-TROUBLES = (IMAPClientError, OSError, ValueError, KeyError, IndexError, TypeError, AttributeError, EOFError)
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,9 +109,10 @@ class Account:
         self.imap = imap
         self.sent = ""  # the name of the folder of sent mail, as far as it is known
         self._max_size = max_size
-        self._client: IMAPClient | None = None
+        self._client: Client | None = None
+        self._wire: Wire | None = None  # of the connection that was begun last
         self._offers_idle = False
-        self._stuck: Counter[tuple[str, int, int]] = Counter()
+        self._stuck: dict[tuple[str, int, int], tuple[int, str]] = {}  # mails that spoil looks: how many, and why
         self._wake, self._waker = socket.socketpair()
         self._waker.setblocking(False)
 
@@ -122,7 +128,7 @@ class Account:
     # --- the connection
 
     @contextmanager
-    def connected(self) -> Iterator[IMAPClient]:
+    def connected(self) -> Iterator[Client]:
         """The connection, made when there is none; what fails on it ends it. Raises `Unavailable`."""
         try:
             if self._client is None:
@@ -132,13 +138,9 @@ class Account:
             self.drop()
             raise Unavailable(f"{self.where}: {self._explained(error)}") from None
 
-    def _login(self) -> IMAPClient:
+    def _login(self) -> Client:
         imap = self.imap
-        client = IMAPClient(
-            imap.host, imap.port, ssl=imap.security == "tls",
-            ssl_context=imap.tls() if imap.security == "tls" else None,
-            timeout=SocketTimeout(imap.timeout, imap.timeout),
-        )  # fmt: skip
+        client = Client(imap, self._max_size + ROOM, self._opens)
         try:
             client.normalise_times = False
             if imap.security == "starttls":
@@ -148,27 +150,39 @@ class Account:
             self.sent = imap.sent or _marked_sent(client)
             self._offers_idle = imap.idle and bool(client.has_capability("IDLE"))
         except BaseException:
-            _close(client)
+            client.close()
             raise
         return client
+
+    def _opens(self, wire: Wire) -> None:
+        self._wire = wire
 
     def drop(self) -> None:
         """Let the connection go."""
         client, self._client = self._client, None
         if client is not None:
-            _close(client)
+            client.close()
 
     def interrupt(self) -> None:
         """End `idle` from another thread."""
         with contextlib.suppress(OSError):
             self._waker.send(b"x")
 
+    def cut(self) -> None:
+        """End whatever goes on in another thread."""
+        if self._wire is not None:
+            self._wire.cut()
+
     def _explained(self, error: Exception) -> str:
-        """Why it failed, for people, without the password."""
-        text = " ".join((str(error) or type(error).__name__).split())[:500]
+        """Why it failed, for people, without the password in any shape in which a server may repeat it."""
+        text = str(error) or type(error).__name__
         with contextlib.suppress(OSError, ValueError):
             if secret := self.imap.secret():
-                text = text.replace(secret, "***")
+                plain = base64.b64encode(f"\0{self.imap.username}\0{secret}".encode()).decode()
+                quoted = secret.replace("\\", "\\\\").replace('"', '\\"')
+                for shape in (plain, quoted, secret):
+                    text = text.replace(shape, "***")
+        text = " ".join(text.split())[:300]
         return f"login as {self.imap.username} refused: {text}" if isinstance(error, LoginError) else text
 
     # --- what is new
@@ -179,16 +193,21 @@ class Account:
         The folder of sent mail is looked at first: what a colleague sent there and to the mailbox is known as theirs.
         What comes together is told in the order in which it came.
         """
-        found, mails = dict(places), list[Found]()
+        found, mails, end = dict(places), list[Found](), time.monotonic() + LOOK
         with self.connected() as client:
-            for folder in dict.fromkeys(filter(None, (self.sent, *self.imap.folders))):
-                begin, end = self._opened(client, folder, places.get(folder))
-                found[folder] = begin
-                for place, mail in self._since(client, folder, begin, end, bool(mails)):
-                    found[folder] = place
-                    mails += [mail] if mail else []
-                    if len(mails) >= AT_ONCE or sum(len(each.raw) for each in mails) >= HELD:
-                        return News(found, _in_order(mails), more=True)
+            try:
+                for folder in dict.fromkeys(filter(None, (self.sent, *self.imap.folders))):
+                    for place, mail in self._since(client, folder, places.get(folder)):
+                        found[folder] = place
+                        mails += [mail] if mail else []
+                        enough = len(mails) >= AT_ONCE or sum(len(each.raw) for each in mails) >= HELD
+                        if enough or time.monotonic() > end:
+                            return News(found, _in_order(mails), more=True)
+            except TROUBLES:
+                if not mails:
+                    raise
+                self.drop()  # what was found is written down first; then the trouble is met again, and told
+                return News(found, _in_order(mails), more=True)
         return News(found, _in_order(mails))
 
     def _opened(self, client: IMAPClient, folder: str, place: Place | None) -> tuple[Place, int]:
@@ -204,30 +223,21 @@ class Account:
         if self.imap.since:
             begun = datetime.combine(self.imap.since, datetime.min.time()).astimezone().timestamp()
             return _from_day(client, Place(validity, end, begun, begun, end), begun), end
-        begun = _newest(client) + 1 if answer.get(b"EXISTS") else 0.0
+        begun = min(_newest(client), time.time()) + 1 if answer.get(b"EXISTS") else 0.0
         return Place(validity, end, begun, begun, end), end
 
-    def _since(
-        self, client: IMAPClient, folder: str, place: Place, end: int, some: bool
-    ) -> Iterator[tuple[Place, Found | None]]:
-        """Mail after mail, each with the place behind it."""
-        known = client.search(f"UID {place.next}:*") if place.next < end else []
-        uids = sorted(uid for uid in known if uid >= place.next)  # "*" is the last mail, however low its UID
-        for at in range(0, len(uids), AT_ONCE):
-            facts = client.fetch(uids[at : at + AT_ONCE], ["RFC822.SIZE", "INTERNALDATE"])
-            for uid in uids[at : at + AT_ONCE]:
+    def _since(self, client: IMAPClient, folder: str, place: Place | None) -> Iterator[tuple[Place, Found | None]]:
+        """Mail after mail, each with the place behind it; the first place comes alone."""
+        place, end = self._opened(client, folder, place)
+        yield place, None
+        for uids in _portions(client, place.next, end):
+            facts = _facts_of(client, uids)
+            for uid in uids:
                 size, received = _facts(facts.get(uid, {}))
                 wanted = uid in facts and (uid >= place.until or received >= place.begun)
-                try:
-                    mail = self._fetched(client, folder, uid, size, received, place.validity) if wanted else None
-                except IMAPClientAbortError:
-                    raise
-                except IMAPClientError:  # it is asked for again, after what came before it has been written down
-                    if some:
-                        return
-                    raise
-                some = some or mail is not None
-                place = replace(place, next=uid + 1, newest=max(place.newest, received if uid in facts else 0.0))
+                mail = self._fetched(client, folder, uid, size, received, place.validity) if wanted else None
+                newest = min(received, time.time()) if uid in facts else 0.0
+                place = replace(place, next=uid + 1, newest=max(place.newest, newest))
                 yield place, mail
         yield replace(place, next=max(place.next, end)), None
 
@@ -235,26 +245,31 @@ class Account:
         self, client: IMAPClient, folder: str, uid: int, size: int, received: float, validity: int
     ) -> Found | None:
         """A mail; a stub of one that is too large or that the server fails to give; None when it has just gone."""
-        problem = (
+        name = folder, validity, uid
+        spoilt, why = self._stuck.get(name, (0, ""))
+        problem = self._too_large(size, folder) if size > self._max_size else ""
+        if spoilt >= PATIENCE:
+            problem = f"the server does not hand it over: {why}; it stays in {folder} of {self.imap.username}"
+        try:
+            if not problem:
+                raw = _content(client, uid, "BODY.PEEK[]")
+                if raw is not None and len(raw) > self._max_size:  # not what it said before
+                    problem, raw = self._too_large(len(raw), folder), raw[:HEADER]
+            elif spoilt < PATIENCE + REFUSED:
+                raw = _content(client, uid, f"BODY.PEEK[HEADER]<0.{HEADER}>")
+            else:
+                raw = nameless(self.imap.username, *name)
+        except TROUBLES as error:
+            no = isinstance(error, IMAPClientError) and not isinstance(error, IMAPClientAbortError)
+            self._stuck[name] = (spoilt + (REFUSED if no else 1), self._explained(error))
+            raise
+        return None if raw is None else Found(folder, folder == self.sent, received, raw, problem)
+
+    def _too_large(self, size: int, folder: str) -> str:
+        return (
             f"it has {spoken(size)}, more than the {spoken(self._max_size)} that are taken; "
             f"it stays in {folder} of {self.imap.username}"
         )
-        if size <= self._max_size:
-            try:
-                raw = _content(client, uid, "BODY.PEEK[]")
-                return None if raw is None else Found(folder, folder == self.sent, received, raw)
-            except IMAPClientAbortError:
-                raise
-            except IMAPClientError as error:
-                self._stuck[folder, validity, uid] += 1
-                if self._stuck[folder, validity, uid] < PATIENCE:
-                    raise
-                problem = (
-                    f"the server does not hand it over: {self._explained(error)}; it stays in {folder} of "
-                    f"{self.imap.username}"
-                )
-        raw = _content(client, uid, f"BODY.PEEK[HEADER]<0.{HEADER}>")
-        return None if raw is None else Found(folder, folder == self.sent, received, raw, problem)
 
     def idle(self, places: Mapping[str, Place], seconds: float) -> bool:
         """Wait until the server says that something is new in the first folder, at most `seconds`; whether it did.
@@ -271,12 +286,12 @@ class Account:
             client.idle_done()
             return rang
 
-    def _rings(self, client: IMAPClient, end: float) -> bool:
+    def _rings(self, client: Client, end: float) -> bool:
         connection = client.socket()
         poll = select.poll()
         for each in (connection, self._wake):
             poll.register(each, select.POLLIN)
-        if _has_read_on(client):  # it came with the answer to IDLE, and the connection will not tell of it again
+        if client.has_read_on():  # it came with the answer to IDLE, and the connection will not tell of it again
             return True
         while (left := end - time.monotonic()) > 0:
             ready = [number for number, _ in poll.poll(left * 1000)]
@@ -362,6 +377,33 @@ def _newest(client: IMAPClient) -> float:
     return max((_facts(each)[1] for each in facts.values()), default=0.0)
 
 
+def _portions(client: IMAPClient, first: int, end: int) -> Iterator[list[int]]:
+    """UIDs from `first` on and below `end`, some at a time, in order.
+
+    They are asked for in ranges: of a large folder all of them are megabytes. Gaps may be wide: empty ranges grow.
+    """
+    span = SPAN
+    while first < end:
+        last = min(first + span, end) - 1
+        found = sorted(uid for uid in client.search(f"UID {first}:{last}") if first <= uid <= last)
+        for at in range(0, len(found), AT_ONCE):
+            yield found[at : at + AT_ONCE]
+        span = SPAN if found else span * 2
+        first = last + 1
+
+
+def _facts_of(client: IMAPClient, uids: list[int]) -> dict[int, Mapping[bytes, Any]]:
+    """Size, and when it came, of each that is there. One of which the server refuses to tell hides no other."""
+    try:
+        return dict(client.fetch(uids, ["RFC822.SIZE", "INTERNALDATE"]))
+    except IMAPClientAbortError:
+        raise
+    except IMAPClientError:
+        if len(uids) == 1:
+            return {uids[0]: {}}
+        return {uid: facts for each in uids for uid, facts in _facts_of(client, [each]).items()}
+
+
 def _facts(facts: Mapping[bytes, Any]) -> tuple[int, float]:
     """Size, and when it came."""
     received = facts.get(b"INTERNALDATE")
@@ -374,22 +416,13 @@ def _content(client: IMAPClient, uid: int, part: str) -> bytes | None:
     facts = client.fetch([uid], [part]).get(uid)
     if facts is None:
         return None
-    return next((value for key, value in facts.items() if key.startswith(b"BODY[") and isinstance(value, bytes)), b"")
+    for key, value in facts.items():
+        if key.startswith(b"BODY[") and isinstance(value, bytes):
+            return value
+    raise IMAPClientError("it says nothing of the content")
 
 
-def _has_read_on(client: IMAPClient) -> bool:
-    """Whether more was read from the connection than has been looked at."""
-    connection = client.socket()
-    patience = connection.gettimeout()
-    connection.setblocking(False)
-    try:
-        return bool(client._imap.file.peek(1))
-    except OSError:  # nothing; of TLS: not enough yet
-        return False
-    finally:
-        connection.settimeout(patience)
-
-
-def _close(client: IMAPClient) -> None:
-    with contextlib.suppress(*TROUBLES):
-        client.shutdown()
+def nameless(username: str, folder: str, validity: int, uid: int) -> bytes:
+    """What stands for a mail of which nothing is known: only an id, the same each time."""
+    place = hashlib.sha256(f"{username} {folder} {validity} {uid}".encode()).hexdigest()
+    return f"Message-ID: <{place}{identity.NOWHERE}\r\n\r\n".encode()

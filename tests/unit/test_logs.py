@@ -53,8 +53,9 @@ def log() -> Iterator[Log]:
     stream = logging.StreamHandler(heard.stream)
     stream.setFormatter(Lines("json"))
     logging.getLogger().addHandler(stream)
+    for name in logs.OURS:
+        logging.getLogger(name).setLevel(logging.INFO)
     yield heard
-    logging.getLogger().removeHandler(stream)
 
 
 @pytest.fixture
