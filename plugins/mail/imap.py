@@ -28,6 +28,7 @@ from imapclient.imapclient import SENT
 from bridge.model import Finding, Unavailable
 from bridge.text.plain import spoken
 from plugins.mail import identity
+from plugins.mail.asking import content, facts_in, facts_of, newest, portions
 from plugins.mail.config import Imap
 from plugins.mail.wire import TROUBLES, Client, Wire
 
@@ -39,7 +40,6 @@ R = TypeVar("R")
 AT_ONCE = 50  # mails of one look
 HELD = 4_000_000  # octets of them after which no more are fetched
 LOOK = 30.0  # seconds after which what was found is written down before more is looked for
-SPAN = 1000  # UIDs that are asked for at once
 HEADER = 256_000  # octets of a header that are read, where the mail is not
 ROOM = 16_000_000  # octets that an answer may have besides the largest mail: the numbers of two million mails
 PATIENCE = 9  # looks that one mail may spoil by breaking the connection, before a stub stands for it
@@ -201,7 +201,7 @@ class Account:
                         found[folder] = place
                         mails += [mail] if mail else []
                         enough = len(mails) >= AT_ONCE or sum(len(each.raw) for each in mails) >= HELD
-                        if enough or time.monotonic() > end:
+                        if enough or (time.monotonic() > end and found != places):
                             return News(found, _in_order(mails), more=True)
             except TROUBLES:
                 if not mails:
@@ -223,21 +223,21 @@ class Account:
         if self.imap.since:
             begun = datetime.combine(self.imap.since, datetime.min.time()).astimezone().timestamp()
             return _from_day(client, Place(validity, end, begun, begun, end), begun), end
-        begun = min(_newest(client), time.time()) + 1 if answer.get(b"EXISTS") else 0.0
+        begun = min(newest(client), time.time()) + 1 if answer.get(b"EXISTS") else 0.0
         return Place(validity, end, begun, begun, end), end
 
     def _since(self, client: IMAPClient, folder: str, place: Place | None) -> Iterator[tuple[Place, Found | None]]:
         """Mail after mail, each with the place behind it; the first place comes alone."""
         place, end = self._opened(client, folder, place)
         yield place, None
-        for uids in _portions(client, place.next, end):
-            facts = _facts_of(client, uids)
+        for uids in portions(client, place.next, end, AT_ONCE):
+            facts = facts_of(client, uids)
             for uid in uids:
-                size, received = _facts(facts.get(uid, {}))
+                size, received = facts_in(facts.get(uid, {}))
                 wanted = uid in facts and (uid >= place.until or received >= place.begun)
                 mail = self._fetched(client, folder, uid, size, received, place.validity) if wanted else None
-                newest = min(received, time.time()) if uid in facts else 0.0
-                place = replace(place, next=uid + 1, newest=max(place.newest, newest))
+                latest = min(received, time.time()) if uid in facts else 0.0
+                place = replace(place, next=uid + 1, newest=max(place.newest, latest))
                 yield place, mail
         yield replace(place, next=max(place.next, end)), None
 
@@ -252,11 +252,11 @@ class Account:
             problem = f"the server does not hand it over: {why}; it stays in {folder} of {self.imap.username}"
         try:
             if not problem:
-                raw = _content(client, uid, "BODY.PEEK[]")
+                raw = content(client, uid, "BODY.PEEK[]")
                 if raw is not None and len(raw) > self._max_size:  # not what it said before
                     problem, raw = self._too_large(len(raw), folder), raw[:HEADER]
             elif spoilt < PATIENCE + REFUSED:
-                raw = _content(client, uid, f"BODY.PEEK[HEADER]<0.{HEADER}>")
+                raw = content(client, uid, f"BODY.PEEK[HEADER]<0.{HEADER}>")
             else:
                 raw = nameless(self.imap.username, *name)
         except TROUBLES as error:
@@ -347,7 +347,7 @@ class Account:
     def _clock(self, client: IMAPClient, name: str) -> Finding:
         """Its newest mail must not come from the future."""
         answer = client.select_folder(self.imap.folders[0], readonly=True)
-        ahead = _newest(client) - time.time() if answer.get(b"EXISTS") else 0.0
+        ahead = newest(client) - time.time() if answer.get(b"EXISTS") else 0.0
         if ahead > FUTURE:
             return Finding(False, f"{name}: its newest mail is dated {ahead:.0f} s ahead", "set the clocks by NTP")
         return Finding(True, f"{name}: no mail comes from the future")
@@ -369,57 +369,6 @@ def _from_day(client: IMAPClient, place: Place, begun: float) -> Place:
     """
     day = date.fromtimestamp(max(begun, place.begun, 0.0)) - timedelta(days=1)
     return replace(place, next=min(client.search(["SINCE", day]), default=place.until))
-
-
-def _newest(client: IMAPClient) -> float:
-    """When the last mail of the open folder came."""
-    facts = client.fetch(client.search("*"), ["RFC822.SIZE", "INTERNALDATE"])
-    return max((_facts(each)[1] for each in facts.values()), default=0.0)
-
-
-def _portions(client: IMAPClient, first: int, end: int) -> Iterator[list[int]]:
-    """UIDs from `first` on and below `end`, some at a time, in order.
-
-    They are asked for in ranges: of a large folder all of them are megabytes. Gaps may be wide: empty ranges grow.
-    """
-    span = SPAN
-    while first < end:
-        last = min(first + span, end) - 1
-        found = sorted(uid for uid in client.search(f"UID {first}:{last}") if first <= uid <= last)
-        for at in range(0, len(found), AT_ONCE):
-            yield found[at : at + AT_ONCE]
-        span = SPAN if found else span * 2
-        first = last + 1
-
-
-def _facts_of(client: IMAPClient, uids: list[int]) -> dict[int, Mapping[bytes, Any]]:
-    """Size, and when it came, of each that is there. One of which the server refuses to tell hides no other."""
-    try:
-        return dict(client.fetch(uids, ["RFC822.SIZE", "INTERNALDATE"]))
-    except IMAPClientAbortError:
-        raise
-    except IMAPClientError:
-        if len(uids) == 1:
-            return {uids[0]: {}}
-        return {uid: facts for each in uids for uid, facts in _facts_of(client, [each]).items()}
-
-
-def _facts(facts: Mapping[bytes, Any]) -> tuple[int, float]:
-    """Size, and when it came."""
-    received = facts.get(b"INTERNALDATE")
-    when = received.timestamp() if isinstance(received, datetime) else time.time()
-    return int(facts.get(b"RFC822.SIZE", 0)), when
-
-
-def _content(client: IMAPClient, uid: int, part: str) -> bytes | None:
-    """What the server has of a mail; None when it has gone."""
-    facts = client.fetch([uid], [part]).get(uid)
-    if facts is None:
-        return None
-    for key, value in facts.items():
-        if key.startswith(b"BODY[") and isinstance(value, bytes):
-            return value
-    raise IMAPClientError("it says nothing of the content")
 
 
 def nameless(username: str, folder: str, validity: int, uid: int) -> bytes:

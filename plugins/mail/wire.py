@@ -10,7 +10,7 @@ import contextlib
 import imaplib
 import socket
 from collections.abc import Callable
-from typing import Any
+from typing import Any, cast
 
 from imapclient import IMAPClient, SocketTimeout
 from imapclient.exceptions import IMAPClientError
@@ -54,7 +54,7 @@ class Wire(imaplib.IMAP4):
         return super().read(size)
 
     def readline(self) -> bytes:
-        line: bytes = self.file.readline(self._left + 1)
+        line = cast(bytes, self.file.readline(self._left + 1))
         self._spend(len(line))
         return line
 
@@ -85,7 +85,7 @@ class Client(IMAPClient):  # type: ignore[misc]
             timeout=SocketTimeout(imap.timeout, imap.timeout),
         )  # fmt: skip
 
-    def _create_IMAP4(self) -> Wire:  # noqa: N802 - IMAPClient's own name
+    def _create_IMAP4(self) -> Wire:
         if self.ssl:
             return _Tls(self._most, self._opened, self.host, self.port, self.ssl_context, self._timeout.connect)
         return _Plain(self._most, self._opened, self.host, self.port, self._timeout.connect)

@@ -47,15 +47,15 @@ class Log:
 
 
 @pytest.fixture
-def log() -> Iterator[Log]:
+def log() -> Log:
     """What is logged, as JSON."""
     heard = Log()
     stream = logging.StreamHandler(heard.stream)
     stream.setFormatter(Lines("json"))
     logging.getLogger().addHandler(stream)
-    for name in logs.OURS:
-        logging.getLogger(name).setLevel(logging.INFO)
-    yield heard
+    for ours in logs.OURS:
+        logging.getLogger(ours).setLevel(logging.INFO)
+    return heard
 
 
 @pytest.fixture
