@@ -89,13 +89,15 @@ class Hearing:
             self._state(tx, event)
 
     def _state(self, tx: Tx, event: RoomEvent) -> None:
-        """The room itself has changed."""
+        """The room itself has changed; whoever may speak in it can send these types as messages, which change nothing."""
+        if event.state_key != "":
+            return
         if event.type == "m.room.power_levels":
             if event.room in self._places.mapped() and not self._places.is_upgraded(event.room):
                 self._places.check_rights(tx, event.room)
         elif event.type == "m.room.encryption":
             self._encrypted(tx, event.room)
-        elif event.type == "m.room.tombstone" and event.state_key == "" and self._places.is_ours(tx, event.room):
+        elif event.type == "m.room.tombstone" and self._places.is_ours(tx, event.room):
             self._places.follow(tx, event.room, event.sender)
 
     def _encrypted(self, tx: Tx, room: str) -> None:

@@ -71,7 +71,7 @@ def envelope(
         problem=mail.problem,
         report=_report(arrival, mail, sign),
         memo=Memo(mail.sender, mail.reply_to, mail.to, mail.cc, mail.date, mail.text).dump(),
-        probe=next(filter(None, map(identity.probed, uids)), ""),
+        probe=_probe(arrival, mail, sender in config.addresses, sign),
         facts=(("sender", sender), ("subject", mail.subject), *_addresses(arrival, mail)),
     )
 
@@ -99,6 +99,13 @@ def _key(mail: read.Mail, raw: bytes) -> str:
 def _tokens(arrival: Arrival, mail: read.Mail, sign: Sign) -> list[identity.Token]:
     """Our signed addresses among the recipients; the header's too, since aliases rewrite those of SMTP."""
     return identity.tokens([*arrival.recipients, *(one.account for one in (*mail.to, *mail.cc))], sign)
+
+
+def _probe(arrival: Arrival, mail: read.Mail, own: bool, sign: Sign) -> str:
+    """The trial whose very mail this is, or whose failure it reports. Who answers one has something to say."""
+    reports = [one.uid for one in _tokens(arrival, mail, sign) if one.kind == "b"] if _report(arrival, mail, sign) else []
+    itself = [identity.uid_of(mail.message_id, sign), identity.verified(mail.token, sign)] if own else []
+    return next(filter(None, map(identity.probed, reports or itself)), "")
 
 
 def _report(arrival: Arrival, mail: read.Mail, sign: Sign) -> Report | None:

@@ -8,7 +8,9 @@ from datetime import datetime
 from typing import Any
 
 from imapclient import IMAPClient
-from imapclient.exceptions import IMAPClientAbortError, IMAPClientError
+from imapclient.exceptions import IMAPClientError
+
+from plugins.mail.wire import BROKEN, TROUBLES
 
 SPAN = 1000  # UIDs that are asked for at once
 
@@ -35,12 +37,12 @@ def portions(client: IMAPClient, first: int, end: int, most: int) -> Iterator[li
 
 
 def facts_of(client: IMAPClient, uids: list[int]) -> dict[int, Mapping[bytes, Any]]:
-    """Size, and when it came, of each that is there. One of which the server refuses to tell hides no other."""
+    """Size, and when it came, of each that is there. One of which it tells nothing that makes sense hides no other."""
     try:
         return dict(client.fetch(uids, ["RFC822.SIZE", "INTERNALDATE"]))
-    except IMAPClientAbortError:
+    except BROKEN:
         raise
-    except IMAPClientError:
+    except TROUBLES:
         if len(uids) == 1:
             return {uids[0]: {}}
         return {uid: facts for each in uids for uid, facts in facts_of(client, [each]).items()}

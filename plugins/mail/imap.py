@@ -22,7 +22,7 @@ from datetime import date, datetime, timedelta
 from typing import Any, ParamSpec, TypeVar
 
 from imapclient import SEEN, IMAPClient
-from imapclient.exceptions import IMAPClientAbortError, IMAPClientError, LoginError
+from imapclient.exceptions import LoginError
 from imapclient.imapclient import SENT
 
 from bridge.model import Finding, Unavailable
@@ -30,7 +30,7 @@ from bridge.text.plain import spoken
 from plugins.mail import identity
 from plugins.mail.asking import content, facts_in, facts_of, newest, portions
 from plugins.mail.config import Imap
-from plugins.mail.wire import TROUBLES, Client, Wire
+from plugins.mail.wire import BROKEN, TROUBLES, Client, Wire
 
 log = logging.getLogger(__name__)
 
@@ -260,8 +260,8 @@ class Account:
             else:
                 raw = nameless(self.imap.username, *name)
         except TROUBLES as error:
-            no = isinstance(error, IMAPClientError) and not isinstance(error, IMAPClientAbortError)
-            self._stuck[name] = (spoilt + (REFUSED if no else 1), self._explained(error))
+            points = 1 if isinstance(error, BROKEN) else REFUSED
+            self._stuck[name] = (spoilt + points, self._explained(error))
             raise
         return None if raw is None else Found(folder, folder == self.sent, received, raw, problem)
 

@@ -19,6 +19,7 @@ log = logging.getLogger(__name__)
 MOST = 64_000_000  # octets of copies that wait
 PATIENCE = 2.0  # seconds that a delivery waits for its copy; then it goes on without
 FIRST, LONGEST = 5.0, 300.0  # seconds between two attempts
+OVERDUE = 900.0  # seconds after which an attempt is ended
 
 
 class Copies:
@@ -73,12 +74,17 @@ class Copies:
                 self._some.clear()
                 return True
             message_id, raw, done = self._waiting[0]
+            account = Account(self._imap, 0)
             try:
-                await apart(_keep, self._imap, message_id, raw)
-            except Unavailable as trouble:
-                if str(trouble) != self.trouble:
+                async with asyncio.timeout(OVERDUE):
+                    await apart(_keep, account, message_id, raw)
+            except (Unavailable, TimeoutError) as error:
+                account.cut()
+                trouble = str(error) or f"{account.where} does not come to an end"
+                if trouble != self.trouble:
                     log.warning("%s: no copy of %s can be kept now: %s", self._name, message_id, trouble)
-                self.trouble = str(trouble)
+                self.trouble = trouble
+                self._waiting.rotate(-1)  # the server may refuse this one only
                 return False
             self.trouble = ""
             self._waiting.popleft()
@@ -86,9 +92,8 @@ class Copies:
             return True
 
 
-def _keep(imap: Imap, message_id: str, raw: bytes) -> None:
+def _keep(account: Account, message_id: str, raw: bytes) -> None:
     """With a connection of its own: the other one is busy listening."""
-    account = Account(imap, 0)
     try:
         account.keep(message_id, raw)
     finally:

@@ -24,6 +24,7 @@ LINE = 4096  # octets of a command; RFC 5321 4.5.3.1.4 asks for 512, extensions 
 RECIPIENTS = 1000  # of one mail
 MISTAKES = 50  # in one connection; then it is no mail server that speaks
 SILENCE = 300.0  # seconds, RFC 5321 4.5.3.2.7
+LONGEST = 1800.0  # seconds between DATA and the end of a mail: who says a letter now and then is never silent
 AHEAD = 2**16  # octets that may wait while we do; one read more at most
 BATCH = 2**16  # characters of answers that are kept for one write
 
@@ -82,6 +83,7 @@ class Session(asyncio.Protocol):
         self._transport: asyncio.Transport
         self._timer: asyncio.TimerHandle | None = None
         self._heard = self._loop.time()
+        self._began = 0.0  # when DATA was said
         self._unread = bytearray()
         self._unsent = ""
         self._mistakes = 0
@@ -154,13 +156,16 @@ class Session(asyncio.Protocol):
             self._transport.abort()
 
     def _tick(self) -> None:
-        """Note when silence has lasted too long. A new timer for every command would cost as much as the command."""
+        """Note when silence, or a mail, has lasted too long. A timer for each command would cost as much as that."""
         if self._closed:  # the client does not even take our goodbye
             self._transport.abort()
             return
-        left = self._heard + SILENCE - self._loop.time()
+        now = self._loop.time()
+        left = self._heard + SILENCE - now
+        if self._content:
+            left = min(left, self._began + LONGEST - now)
         if left <= 0 and self._task is None:
-            self._bye("421 4.4.2 nothing heard for too long")
+            self._bye("421 4.4.2 this has taken too long")
         self._timer = self._loop.call_later(left if left > 0 else SILENCE, self._tick)
 
     # --- words ---
@@ -301,6 +306,7 @@ class Session(asyncio.Protocol):
         if not self._transaction or not self._transaction.recipients:
             return "503 5.5.1 need MAIL and RCPT commands"
         self._content = Content(self._server)
+        self._began = self._loop.time()
         return GO_ON
 
     def _rset(self, _: str) -> str:

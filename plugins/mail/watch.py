@@ -23,6 +23,7 @@ Places = Mapping[str, Place]  # by folder
 
 LAGGARD = 1.0  # seconds that accounts which have answered wait for those which have not
 LONGEST = 300.0  # seconds between two looks at an account that does not answer
+OVERDUE = 900.0  # seconds of a look after which it is ended: a server may say a little, again and again, for ever
 EARLY = 0.9  # of that time: the bridge, who waits as long, is to find it due
 HICCUPS = 2  # looks in a row that may fail before people are told
 
@@ -52,6 +53,7 @@ class Watched:
         self.look: asyncio.Future[News] | None = None
         self.idle: asyncio.Future[bool] | None = None
         self._from: Places | None = None  # where `look` began
+        self._overdue = 0.0  # when what goes on now should have ended long ago
         self._breaks = 0  # times in a row that waiting for the server's word has failed
         self._silent = 0.0  # until then it does not wait for it
 
@@ -59,7 +61,22 @@ class Watched:
         """Begin a look, unless one goes on."""
         if self.look is None:
             self._from = places
+            self._overdue = time.monotonic() + OVERDUE
             self.look = apart(self.account.look, places or {})
+
+    def hurry(self) -> None:
+        """End what has gone on for too long; it fails then."""
+        now = time.monotonic()
+        if (self.look or self.idle) and now > self._overdue:
+            self._overdue = now + OVERDUE
+            self.account.cut()
+
+    def close(self) -> None:
+        """Let the connection go; what goes on ends soon, and by itself."""
+        self.account.interrupt()
+        self.account.cut()
+        if all(each is None or each.done() for each in (self.look, self.idle)):
+            self.account.drop()
 
     def answer(self, places: Places | None, every: float) -> News | None:
         """What the look that has ended has brought; None when it failed, or led from elsewhere."""
@@ -87,6 +104,7 @@ class Watched:
         """Begin to wait for the server's word, where it gives it."""
         now = time.monotonic()
         if self.look is None and self.idle is None and self.account.can_idle and now >= self._silent and places:
+            self._overdue = self.due + OVERDUE
             self.idle = apart(self.account.idle, places, max(0.0, self.due - now))
 
     def heard(self) -> bool:
@@ -125,6 +143,7 @@ class Watch:
         await self._ask(accounts, places)
         found: dict[str, News] = {}
         for each in accounts:
+            each.hurry()
             if each.look is not None and each.look.done() and (news := each.answer(places.get(each.name), every)):
                 found[each.name] = news
         if accounts and all(each.trouble for each in accounts):
@@ -189,8 +208,7 @@ class Watch:
     def close(self) -> None:
         """Let all connections go; what still waits on them ends."""
         for each in self.accounts.values():
-            each.account.interrupt()
-            each.account.drop()
+            each.close()
 
 
 async def _first(futures: list[asyncio.Future[News] | asyncio.Future[bool]], seconds: float) -> None:

@@ -13,7 +13,7 @@ from collections.abc import Callable
 from typing import Any, cast
 
 from imapclient import IMAPClient, SocketTimeout
-from imapclient.exceptions import IMAPClientError
+from imapclient.exceptions import IMAPClientAbortError, IMAPClientError
 from imapclient.imap4 import IMAP4WithTimeout
 from imapclient.tls import IMAP4_TLS
 
@@ -26,6 +26,7 @@ TROUBLES = (
     IMAPClientError, OSError, EOFError, ValueError, LookupError, TypeError, AttributeError, ArithmeticError,
     RuntimeError, AssertionError,
 )  # fmt: skip
+BROKEN = (IMAPClientAbortError, OSError, EOFError)  # those after which nothing more can be asked
 
 
 class Wire(imaplib.IMAP4):

@@ -625,6 +625,22 @@ def test_a_mail_is_never_from_the_future() -> None:
     assert made(date=None).when == ARRIVAL.when
 
 
+def test_only_the_mail_of_a_trial_itself_and_reports_about_it_are_a_trial() -> None:
+    """Whoever answers one, or writes to where its answers and its bounces go, has something to say."""
+    uid = identity.probe(UID)
+    token, message_id = identity.signed(uid, sign), identity.message_id(uid, SUPPORT, sign)
+    answers, bounces = (identity.plus_address(kind, uid, SUPPORT, sign) for kind in ("r", "b"))
+    us = Address(SUPPORT)
+    assert made(sender=us, message_id=message_id).probe == UID
+    assert made(sender=us, token=token).probe == UID  # a relay gave it another id
+    assert made(replace(ARRIVAL, sender="", recipients=(bounces,)), sender=Address("")).probe == UID
+    assert not made(replace(ARRIVAL, recipients=(answers,)), refs=(message_id,)).probe
+    assert not made(to=(Address(answers),)).probe
+    assert not made(replace(ARRIVAL, recipients=(bounces,)), automatic=True).probe  # a vacation notice
+    assert not made(token=token, message_id=message_id).probe  # by somebody else
+    assert not made(sender=us, token=identity.signed(UID, sign)).probe
+
+
 def test_people_are_the_other_recipients_once_each_without_us() -> None:
     to = (Address("SUPPORT+x@company.example"), Address("bob@b.example", "Bob"), Address(""))
     cc = (Address(SALES), Address("BOB@b.example"), Address("eve@e.example", "Eve"))

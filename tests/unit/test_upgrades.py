@@ -273,3 +273,12 @@ async def test_the_card_of_an_item_is_shown_anew_where_its_conversation_goes_on(
     shown = payload.load(CardPost, row.payload)
     assert (shown.room, shown.item, row.conversation) == (NEW, item, number)
     assert await office.store.transact(lambda tx: tx.conversations.card(number, item)) == ""
+
+
+@pytest.mark.parametrize("kind", ["m.room.encryption", "m.room.tombstone", "m.room.power_levels"])
+@pytest.mark.parametrize("key", [None, "other"])
+async def test_a_mere_message_of_that_type_changes_no_room(office: Office, kind: str, key: str | None) -> None:
+    """Whoever may speak in a room can send one: nobody may stop what is shown there like that."""
+    assert await office.hear(event(kind, sender=MALLORY, state_key=key)) == []
+    assert not office.places.encrypted
+    assert not await office.store.transact(lambda tx: tx.people.encrypted())
