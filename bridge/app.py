@@ -19,7 +19,7 @@ from bridge.admin.replay import Kept, Replay
 from bridge.arrivals import Arrivals
 from bridge.config import Config
 from bridge.connector import Connector
-from bridge.departures import ConnectorDestination
+from bridge.departures import ConnectorDestination, abandon
 from bridge.holds import Holds
 from bridge.http import new_session, trusting
 from bridge.matrix.appservice import routes, shows
@@ -163,6 +163,7 @@ class Bridge:
         await self.store.transact(lambda tx: tx.mappings.declare(self.config.mappings))
         await self.recall()
         await self.store.transact(self.places.announce)
+        await self.store.transact(abandon, self.connectors, self.outward, self.places, self.say)
         await self.store.transact(self.outward.ask_again)
         await self.store.transact(look_back, self.rules.items, self.say, self.outward.pause)
 
@@ -171,6 +172,7 @@ class Bridge:
         self.places.upgrades(await self.store.transact(lambda tx: tx.mappings.successors()))
         for alias, room in (await self.store.transact(lambda tx: tx.people.aliases())).items():
             self.places.recall(alias, room)
+        self.places.management = self.places.known(self.config.management_room)  # operators hear of what begins badly
         self.places.encrypted |= await self.store.transact(lambda tx: tx.people.encrypted())
         self.places.make(await self.store.transact(lambda tx: tx.mappings.made()))
 

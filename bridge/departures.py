@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import replace
 
 from bridge import payload
@@ -15,14 +15,29 @@ from bridge.matrix.fetch import Fetch
 from bridge.matrix.rooms import Rooms
 from bridge.model import FAILURES, Deferred, Delivery, Draft, Rejected, Unavailable, Unconfirmed
 from bridge.outward import Outward, Refusal, begins
-from bridge.payload import Alter, Look, Survey, Trial
+from bridge.payload import Alter, Look, Post, Survey, Trial
 from bridge.places import Places
 from bridge.queue import Crossing
 from bridge.store import Conversation, Store, Tx
+from bridge.texts import Texts
 
 log = logging.getLogger(__name__)
 
 FRESH = 1.0  # seconds: a hold that has just ended has looked into the room already
+
+
+def abandon(tx: Tx, connectors: Iterable[str], outward: Outward, places: Places, say: Texts) -> None:
+    """At a start: what waits for a tool that is configured no more goes nowhere, and whoever asked for it hears so."""
+    for row in tx.queue.for_none_of((*connectors, "matrix")):
+        reason, asked = say("connector-gone", connector=row.destination), json.loads(row.payload)
+        if row.kind == "draft":
+            outward.gave_up(tx, row, reason)
+            tx.queue.bury(row, reason)
+            places.tell_dead_letter(tx, row, asked["room"], reason)
+            continue
+        tx.queue.drop(row.uid)
+        if asked.get("follow", True):  # who only mentioned an item did not ask for anything
+            places.post(tx, Post(asked["room"], reason, notice=True, answers=asked["event"]), row.conversation)
 
 
 class ConnectorDestination:

@@ -89,7 +89,7 @@ class Hearing:
             self._state(tx, event)
 
     def _state(self, tx: Tx, event: RoomEvent) -> None:
-        """The room itself has changed; whoever may speak in it can send these types as messages, which change nothing."""
+        """The room itself has changed. Whoever may speak can send these types as messages, too: they change nothing."""
         if event.state_key != "":
             return
         if event.type == "m.room.power_levels":

@@ -89,7 +89,7 @@ class Hub:
         changes = self._stands(tx, envelope, rooms)
         news: list[Conversation] = []
         for room, scope in rooms.items():
-            if tx.conversations.first_time(f"{envelope.connector} {room} {envelope.key}"):
+            if tx.conversations.first_time(f"{envelope.connector} {self._places.origin(room)} {envelope.key}"):
                 news += self._arrive(tx, envelope, room, scope, changes)
         self._name_each_other(tx, envelope, news)
 

@@ -256,6 +256,7 @@ class Finding:
     ok: bool
     what: str
     remedy: str = ""
+    most: int = 0  # bytes of files that one message to the tool may have, 0: it does not say
 
 
 Lifecycle = Literal["ready", "asked", "held", "paused", "dead"]

@@ -141,8 +141,7 @@ class Outward:
             tx.queue.drop(uid)
             draft = payload.load(Draft, delivery.payload)
             self._unbegin(tx, delivery, draft)
-            body = self._say("cannot-answer", reason=reason)
-            self._notice(tx, delivery, draft, body, mentions=(draft.author,))
+            self._notice(tx, delivery, draft, self._say("cannot-answer", reason=reason), mentions=(draft.author,))
 
     # --- stopped, changed, paused
 
@@ -220,8 +219,7 @@ class Outward:
         if delivery is None or delivery.state != "held" or delivery.payload != held:
             return
         draft = payload.load(Draft, delivery.payload)
-        why = self._second_look(tx, uid, draft)
-        if why:
+        if why := self._second_look(tx, uid, draft):
             self.pause(tx, delivery, why)
         else:
             self._release(tx, uid, draft)
@@ -235,6 +233,8 @@ class Outward:
     def _second_look(self, tx: Tx, uid: str, draft: Draft) -> str:
         if why := doubtful(tx, self._say, draft.asked):
             return why
+        if self._places.awaits_successor(self._places.successor(draft.room)):
+            return self._say("why-upgraded")
         if (age := time.time() - draft.asked) > self._config.outward.ask_again:
             return self._say("why-old", minutes=round(age / 60))
         most = self._config.outward.per_address

@@ -129,6 +129,14 @@ class Places:
             room = later
         return room
 
+    def origin(self, room: str) -> str:
+        """The first of the rooms that replaced each other until there was this one: what came there came here."""
+        replaced, seen = {later: room for room, later in self._next.items()}, set[str]()
+        while (before := replaced.get(room)) and room not in seen:
+            seen.add(room)
+            room = before
+        return room
+
     def is_upgraded(self, room: str) -> bool:
         """Whether a room was replaced by another."""
         return room in self._next

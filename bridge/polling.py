@@ -37,6 +37,7 @@ class Poller:
         """Poll; a tool that is down is named once, and asked less and less often."""
         while True:
             if not self._connector.port.scopes():  # no room wants anything of it: it begins when one does
+                self.trouble = ""
                 await asyncio.sleep(self._connector.every)
                 continue
             cursor = await self._store.transact(lambda tx: tx.conversations.cursor(self._connector.name))
@@ -53,6 +54,7 @@ class Poller:
             await self._arrivals.take_page(self._connector.name, page)
         except (Unavailable, OSError, Error) as error:
             log.error("what %s said cannot be written down yet: %s", self._connector.name, error)
+            self.trouble = f"what it said cannot be written down yet: {told(error)}"
             await asyncio.sleep(OURS)
             return False
         return True

@@ -171,7 +171,7 @@ class Succession:
         assert bridge is not None
         places = bridge.places
         rooms = {each.room: places.room_of(each) or each.room for each in (*old, *new.mappings, *places.made)}
-        for warning in cautions(new, places.made, rooms):
+        for warning in cautions(old, new, places.made, rooms):
             yield warning
         for name in sorted({each.room for each in new.mappings}):
             if not await bridge.rooms.exists(name):

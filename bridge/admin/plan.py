@@ -126,7 +126,7 @@ def _policy(mapping: Mapped) -> str:
     return ", ".join(filter(None, [f"only {only}" if only else "", "private notes too" if mapping.private else ""]))
 
 
-def cautions(new: Config, made: Collection[Mapped], rooms: Mapping[str, str]) -> Iterator[str]:
+def cautions(old: Iterable[Mapped], new: Config, made: Collection[Mapped], rooms: Mapping[str, str]) -> Iterator[str]:
     """What to think of before; `made` are mappings that people made in rooms, `rooms` ids of rooms by name."""
     every = [*new.mappings, *made]
     for name in sorted(set(new.connectors) - {each.connector for each in every}):
@@ -134,10 +134,15 @@ def cautions(new: Config, made: Collection[Mapped], rooms: Mapping[str, str]) ->
     for connector, scope in sorted({(each.connector, each.scope) for each in every}):
         if leaves_out([each for each in every if (each.connector, each.scope) == (connector, scope)]):
             yield f"what fits no filter of {scope} ({connector}) is refused: every mapping of it has one"
-    declared = {(each.connector, each.scope, rooms.get(each.room, each.room)) for each in new.mappings}
+    before, after = (
+        {(each.connector, each.scope, rooms.get(each.room, each.room)) for each in some} for some in (old, new.mappings)
+    )
     for each in made:
-        if (each.connector, each.scope, rooms.get(each.room, each.room)) in declared:
+        there = (each.connector, each.scope, rooms.get(each.room, each.room))
+        if there in after:
             yield f"{spoken(each)} was made in that room; the configuration decides from now on"
+        elif there in before:
+            yield f"{spoken(each)} was made in that room, too, and holds again from now on; !unmap there ends it"
 
 
 # --- values

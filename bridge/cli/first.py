@@ -187,17 +187,21 @@ def _mappings(answers: Mapping[str, str], name: str, scope: str) -> str:
 
 def steps(answers: Mapping[str, str], bot: str, config: str, registration: str, more: Sequence[str]) -> str:
     """What is to be done now, for people."""
-    invited = " and ".join(filter(None, (answers["room"], answers["management-room"]))) or "each room you map"
+    rooms = " and ".join(filter(None, (answers["room"], answers["management-room"])))
+    who = f"@{bot}:{answers['server-name']}"
     todo = [
         [f"Let the homeserver read {registration}: it has mode 0600 and is yours. On Debian's Synapse, for example:",
          f"    install -o root -g matrix-synapse -m 0640 {registration} /etc/matrix-synapse/passerelle.yaml"],
         ["Name it in the homeserver's configuration, and restart the homeserver:",
-         "    Synapse: app_service_config_files: [/etc/matrix-synapse/passerelle.yaml]    (homeserver.yaml)",
+         "    Synapse: app_service_config_files: [/etc/matrix-synapse/passerelle.yaml]"
+         "    (homeserver.yaml, or a file in conf.d)",
          "    Dendrite: app_service_api.config_files    Conduit, Tuwunel: send the file's content to the admin room"],
-        [f"Invite @{bot}:{answers['server-name']} into {invited}, with the power to invite (moderator)."],
         list(more),
+        [f"Make {rooms}, without encryption."] if rooms else [],
+        [f"passerelle run --config {config}    (as a service: config/passerelle.service)"],
+        [f"Invite {who} into {rooms or 'each room you map'}, as a moderator. In the room:",
+         f"    /invite {who}", f"    /op {who} 50"],
         [f"passerelle doctor --config {config}    says what is still wrong, and what to do"],
-        [f"passerelle run --config {config}"],
     ]  # fmt: skip
     numbered = [[f"{number}. {lines[0]}", *(f"   {line}" for line in lines[1:])] for number, lines in _kept(todo)]
     return "\n".join(line for lines in numbered for line in lines)

@@ -53,7 +53,7 @@ async def _act(
 ) -> int:
     found = await letters()
     chosen = [each for each in found if uid in (each["uid"], "all", None)]
-    if what == "list":
+    if what == "list" or (uid == "all" and not found):
         for each in found:
             print(f"{each['uid']}  {each['destination']:<10} {each['kind']:<8} {printable(each['error'])}")
         print(f"{len(found)} dead letters" if found else "No dead letters.")

@@ -110,7 +110,7 @@ async def _stopped(path: Path) -> Plan:
     """Against the mappings that were applied last."""
     settings, _ = config.load(path)
     old, made = await asyncio.to_thread(applied, settings.data)
-    return Plan(tuple(mapping_steps(old, settings.mappings)), tuple(cautions(settings, made, {})))
+    return Plan(tuple(mapping_steps(old, settings.mappings)), tuple(cautions(old, settings, made, {})))
 
 
 def _show(plan: Plan) -> None:

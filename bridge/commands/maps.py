@@ -177,7 +177,9 @@ class Maps:
         """The tool has these: is the wanted one among them, who asks must have power in the room."""
         mapping = survey.mapping
         scope = _found(mapping.scope, offers)
-        if scope:
+        if why := self._permits.why_not(survey.sender, "map", mapping.connector):  # since it was typed
+            self._say_in(tx, survey, why)
+        elif scope:
             mapping = mapping.model_copy(update={"scope": scope})
             self._places.post(tx, Chart(survey.room, survey.sender, survey.event, mapping))
         elif not offers:
@@ -256,8 +258,8 @@ class Maps:
 
     def _follow(self, tx: Tx, room: str) -> None:
         """Memory says the same as the tables, once they say it for good; the room is told."""
+        tx.committed.append(partial(self._places.recall, room, room))  # first: what is mapped to it may arrive just now
         tx.committed.append(partial(self._places.make, tx.mappings.made()))
-        tx.committed.append(partial(self._places.recall, room, room))
         self._places.announce_in(tx, room)
 
     def _tell(self, tx: Tx, key: str, chart: Chart) -> None:

@@ -11,6 +11,8 @@ from bridge.connector import Connector
 
 Connectors = dict[str, tuple[type[Connector], Any]]  # by name: the plugin's class and its own, validated configuration
 
+OURS = {"matrix", "hub", "homeserver", "rooms", "holds", "retention", "pulse"}  # what the bridge calls parts of itself
+
 
 def connectors(raw: Any, mistakes: Mistakes) -> Connectors:
     """Those of the section; what is wrong is taken down, and who is wrong is left out or has no configuration."""
@@ -18,6 +20,8 @@ def connectors(raw: Any, mistakes: Mistakes) -> Connectors:
     found: Connectors = {}
     for name, section in (raw if isinstance(raw, dict) else {}).items():
         place = ("connectors", str(name))
+        if str(name) in OURS or len(str(name).split()) != 1:
+            mistakes.at(place, f"choose another name, without blanks, and not one of: {', '.join(sorted(OURS))}")
         wanted = section.get("plugin") if isinstance(section, dict) else None
         if not isinstance(wanted, str) or wanted not in plugins:
             near = suggestion(wanted, plugins) if isinstance(wanted, str) else ""

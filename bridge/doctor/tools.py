@@ -14,6 +14,8 @@ from bridge.connector import Connector, Http, Spool
 from bridge.doctor.line import Line, note, ok, trouble
 from bridge.http import ToolHttp
 from bridge.model import Envelope, Finding, Rejected
+from bridge.text.plain import spoken
+from bridge.watch.logs import told
 
 
 async def checked(
@@ -27,11 +29,14 @@ async def checked(
         what = f"its check has not ended within {patience:g} s"
         return [trouble(name, what, "is the tool slow, or is something between us that swallows connections?")]
     except Exception as error:  # noqa: BLE001 - somebody else's code; whatever it is, the other checks go on
-        return [trouble(name, f"its check broke: {type(error).__name__}: {error}", "this is a fault of the plugin")]
-    return [_line(name, each) for each in found] or [note(name, "has nothing to check")]
+        return [trouble(name, f"its check broke: {told(error)}", "this is a fault of the plugin")]
+    return [_line(name, each, config.outward.max_size) for each in found] or [note(name, "has nothing to check")]
 
 
-def _line(name: str, found: Finding) -> Line:
+def _line(name: str, found: Finding, largest: int) -> Line:
+    if found.ok and 0 < found.most < largest:
+        what = f"{found.what}; outward.max_size promises more: {spoken(largest)}"
+        return trouble(name, what, f"set outward.max_size to {found.most} or less")
     return ok(name, found.what) if found.ok else trouble(name, found.what, found.remedy or "see its documentation")
 
 

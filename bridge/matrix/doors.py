@@ -41,6 +41,7 @@ class Doors:
         """Come, say what is possible here and which right is missing."""
         room = invitation.room
         await self._rooms.prepare(room)
+        await self._rooms.resolve()  # an alias of the configuration may be this room's
         self._rooms.look()
         await self._rooms.upgrades.entered(room)
         scopes = self._places.mappings_of(room)

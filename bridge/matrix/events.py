@@ -40,7 +40,7 @@ def parse(raw: Any) -> RoomEvent | None:
         target=_target(raw, content, relates, relation),
         key=_text(relates, "key").replace(_VARIATION, "") if relation == "m.annotation" else "",
         file=_file(new),
-        state_key=raw["state_key"] if isinstance(raw.get("state_key"), str) else None,
+        state_key=_text(raw, "state_key") if isinstance(raw.get("state_key"), str) else None,
         membership=_text(content, "membership") if type_ == "m.room.member" else "",
         name=_text(content, "displayname") if type_ == "m.room.member" else "",
         delivery=_text(content, DELIVERY),

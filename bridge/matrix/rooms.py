@@ -45,6 +45,7 @@ class Rooms:
         self._hear = hear
         self._trusted: dict[str, asyncio.Event] = {}
         self._look = asyncio.Event()
+        self._resolving = asyncio.Lock()
         self._absent: set[str] = set()  # rooms the bot was removed from
         self._judged: set[str] = set()  # rooms whose rights were looked at
         self._outages = 0
@@ -55,7 +56,8 @@ class Rooms:
     # --- the gate
 
     def is_caught_up(self, room: str) -> bool:
-        return self._gate(room).is_set()
+        gate = self._trusted.get(room)  # asked for every room that speaks to us: none is made for that
+        return gate is not None and gate.is_set()
 
     async def caught_up(self, room: str) -> None:
         """Wait until everything that happened in a mapped room is known. One without the bot keeps nobody waiting."""
@@ -120,7 +122,7 @@ class Rooms:
                 failures = 0
 
     async def _round(self) -> bool:
-        complete = await self._resolve()
+        complete = await self.resolve()
         for room in sorted(self._places.mapped()):
             outages = self._outages
             try:
@@ -164,8 +166,12 @@ class Rooms:
                 log.info("the homeserver may not reach us: %s", error)
                 await asyncio.sleep(0.5)
 
+    async def resolve(self) -> bool:
+        """Find the rooms that mappings name by alias, and join them; whether all are found."""
+        async with self._resolving:
+            return await self._resolve()
+
     async def _resolve(self) -> bool:
-        """Find the rooms that mappings name by alias, and join them."""
         names = [*self._places.unresolved(), self._config.management_room]
         complete = True
         for name in filter(None, names):
@@ -174,7 +180,19 @@ class Rooms:
             except (Unavailable, Deferred, OSError, Error, MatrixRequestError) as error:
                 log.warning("the room %s cannot be entered yet: %s", name, error)
                 complete = False
+                if isinstance(error, Deferred | MatrixRequestError) and name != self._config.management_room:
+                    with contextlib.suppress(OSError, Error):
+                        await self._store.transact(self._tell_closed, name, str(error))
         return complete
+
+    def _tell_closed(self, tx: Tx, name: str, reason: str) -> None:
+        """Operators hear once a day of a room that lets nobody in, or that there is not."""
+        today = int(time.time() // 86400)
+        if self._places.management and tx.conversations.first_time(f"not entered {name} {today}"):
+            mapped = [f"{each.scope} ({each.connector})" for each in self._places.mappings if each.room == name]
+            names = {"room": name, "scopes": ", ".join(mapped), "bot": self._config.bot_mxid}
+            body = self._say("not-entered", reason=reason, **names)
+            self._places.tell_operators(tx, body)
 
     async def _enter(self, name: str) -> None:
         room = name

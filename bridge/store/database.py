@@ -138,7 +138,10 @@ def _commit(connection: sqlite3.Connection, jobs: Sequence[Job]) -> None:
 def _announce(jobs: Sequence[Job]) -> None:
     for job in jobs:
         if job.done and job.error is None and job.announce is not None:
-            job.announce()
+            try:
+                job.announce()
+            except Exception:  # it is committed all the same, and so is what the others wait to hear
+                log.exception("what was committed could not be told to those who follow it")
 
 
 def _ran(connection: sqlite3.Connection, job: Job) -> bool:

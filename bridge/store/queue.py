@@ -169,6 +169,11 @@ class QueueTable:
             "kind = 'draft' AND state IN ('asked', 'held', 'ready') OR kind = 'change' AND state = 'ready'"
         )
 
+    def for_none_of(self, destinations: Iterable[str]) -> list[Delivery]:
+        """What waits for any other destination."""
+        known = tuple(destinations)
+        return self._many(f"state <> 'dead' AND destination NOT IN ({', '.join('?' * len(known))})", *known)
+
     def held(self) -> list[Delivery]:
         return self._many("state = 'held'")
 

@@ -34,7 +34,7 @@ from bridge.testing.tool import Tool
 from bridge.web.hooks import hooks
 
 ROOM, ALICE = "!room", "@alice:company.example"
-LONG = 20.0  # seconds that something may take which is to happen
+LONG = 60.0  # seconds that something may take which is to happen
 TICK = 0.01
 _numbers = count(1)
 

@@ -18,8 +18,8 @@ CATALOGUE: dict[str, tuple[str, str]] = {
     ),
     "long": ("… shortened; the whole text is in the file below", "… abrégé ; le texte entier est dans le fichier"),
     "problem": (
-        "⚠️ Part of this message could not be read: {problem}. !original shows it as it came.",
-        "⚠️ Une partie de ce message est illisible : {problem}. !original le montre tel quel.",
+        "⚠️ Part of this message could not be read: {problem}. !original gives what is kept of it.",
+        "⚠️ Une partie de ce message est illisible : {problem}. !original donne ce qui en est conservé.",
     ),
     "stranger": (
         "⚠️ {sender} is not part of this conversation so far; the message below only refers to it. An answer goes to "
@@ -311,6 +311,10 @@ CATALOGUE: dict[str, tuple[str, str]] = {
     "down": (
         "⚠️ {destination} does not answer: {reason}. Deliveries wait.",
         "⚠️ {destination} ne répond pas : {reason}.",
+    ),
+    "connector-gone": (
+        "{connector} is not configured any more: nothing goes there",
+        "{connector} n'est plus configuré : rien n'y part",
     ),
     "up": ("✅ {destination} answers again.", "✅ {destination} répond à nouveau."),
     "dead-letter": (

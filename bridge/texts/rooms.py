@@ -31,6 +31,12 @@ ROOMS: dict[str, tuple[str, str]] = {
         "More such invitations are declined today without a word here.",
         "D'autres invitations de ce genre sont déclinées aujourd'hui sans autre message.",
     ),
+    "not-entered": (
+        "⚠️ I cannot enter {room} ({reason}). Mapped there: {scopes}. What comes for it has to wait. If the name "
+        "is right, type /invite {bot} there.",
+        "⚠️ Je ne peux pas entrer dans {room} ({reason}). Relié là-bas : {scopes}. Ce qui arrive doit attendre. Si "
+        "le nom est juste, tapez-y /invite {bot}.",
+    ),
     "empty": (
         "⚠️ Nobody is left in {room}, but it is mapped: {scopes}. What comes for it is shown there and nobody sees it. "
         "Somebody should join, or it should be mapped to another room.",

@@ -47,9 +47,9 @@ class Pulse:
         """Tell systemd that we are ready and then, twice as often as it demands, that we live; until cancelled."""
         notify("READY=1")
         while True:
-            await asyncio.sleep(_interval())
-            if await self.alive():
+            if await self.alive():  # at once: of a bridge that follows another one the last word was its predecessor's
                 notify("WATCHDOG=1")
+            await asyncio.sleep(_interval())
 
 
 def _interval() -> float:

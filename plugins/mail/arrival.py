@@ -103,7 +103,9 @@ def _tokens(arrival: Arrival, mail: read.Mail, sign: Sign) -> list[identity.Toke
 
 def _probe(arrival: Arrival, mail: read.Mail, own: bool, sign: Sign) -> str:
     """The trial whose very mail this is, or whose failure it reports. Who answers one has something to say."""
-    reports = [one.uid for one in _tokens(arrival, mail, sign) if one.kind == "b"] if _report(arrival, mail, sign) else []
+    reports = (
+        [one.uid for one in _tokens(arrival, mail, sign) if one.kind == "b"] if _report(arrival, mail, sign) else []
+    )
     itself = [identity.uid_of(mail.message_id, sign), identity.verified(mail.token, sign)] if own else []
     return next(filter(None, map(identity.probed, reports or itself)), "")
 

@@ -37,15 +37,20 @@ def portions(client: IMAPClient, first: int, end: int, most: int) -> Iterator[li
 
 
 def facts_of(client: IMAPClient, uids: list[int]) -> dict[int, Mapping[bytes, Any]]:
-    """Size, and when it came, of each that is there. One of which it tells nothing that makes sense hides no other."""
+    """Size, and when it came, of each that is there.
+
+    One of which the server tells nothing that makes sense hides no other, and who is left out is asked for once more.
+    """
     try:
-        return dict(client.fetch(uids, ["RFC822.SIZE", "INTERNALDATE"]))
+        found = dict(client.fetch(uids, ["RFC822.SIZE", "INTERNALDATE"]))
     except BROKEN:
         raise
     except TROUBLES:
-        if len(uids) == 1:
-            return {uids[0]: {}}
-        return {uid: facts for each in uids for uid, facts in facts_of(client, [each]).items()}
+        found = {} if len(uids) > 1 else {uids[0]: {}}
+    left = [uid for uid in uids if uid not in found] if len(uids) > 1 else []
+    for uid in left:
+        found |= facts_of(client, [uid])
+    return found
 
 
 def facts_in(facts: Mapping[bytes, Any]) -> tuple[int, float]:

@@ -180,7 +180,12 @@ class Config(ConnectorConfig):
     authserv_id: str = Field(
         "", description="Name by which your mail server signs its Authentication-Results; empty: no sender is verified"
     )
-    max_connections: int = Field(100, ge=1, description="SMTP connections at the same time; more are asked to wait")
+    max_connections: int = Field(
+        100,
+        ge=1,
+        description="SMTP connections at the same time; more are asked to wait. Without trusted_relays one address has "
+        "at most an eighth of them, one network (/24, /64) a quarter",
+    )
     rate: int = Field(100, ge=0, description="Mails per sender and mailbox in 10 minutes before 450; 0: no limit")
     certificate: Path | None = Field(None, description="PEM file: the listener then offers STARTTLS")
     key: Path | None = Field(None, description="PEM file of the certificate's key, unless in the same file")
@@ -244,12 +249,8 @@ class Config(ConnectorConfig):
         """Whether a host with that IP address may hand over mail; `LOCAL` has come through a socket of this host."""
         if not self.trusted_relays or peer == LOCAL:
             return True
-        try:
-            found = ipaddress.ip_address(peer.partition("%")[0])
-        except ValueError:
-            return False
-        found = getattr(found, "ipv4_mapped", None) or found
-        return any(found in network for network in self.trusted_relays)
+        found = ip_of(peer)
+        return found is not None and any(found in network for network in self.trusted_relays)
 
     def tls(self) -> ssl.SSLContext | None:
         """What the listener offers with STARTTLS. Raises `OSError` when the certificate cannot be read."""
@@ -268,6 +269,15 @@ def endpoint(listen: str) -> tuple[str, int]:
     """Host and port of "host:port"; ("", -1) when it is neither."""
     host, _, port = listen.rpartition(":")
     return (host.strip("[]"), int(port)) if port.isdecimal() and port.isascii() else ("", -1)
+
+
+def ip_of(peer: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:
+    """The address of a peer as sockets name it; None when it is none."""
+    try:
+        found = ipaddress.ip_address(peer.partition("%")[0])
+    except ValueError:
+        return None
+    return getattr(found, "ipv4_mapped", None) or found
 
 
 def _is_endpoint(value: str) -> bool:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import logging
 import time
 from collections.abc import Collection
 from dataclasses import replace
@@ -12,8 +14,12 @@ from plugins.mail import identity, read
 from plugins.mail.arrival import Arrival, is_echo, kept
 from plugins.mail.config import Config, spoken
 from plugins.mail.header import addresses, fields_of
-from plugins.mail.imap import Found
+from plugins.mail.imap import Found, nameless
 
+log = logging.getLogger(__name__)
+
+# What our own reading of a header might raise, were it wrong: one mail must not be a wall for those behind it.
+MISTAKES = (ValueError, LookupError, TypeError, AttributeError, ArithmeticError, RecursionError)
 HEAD = 256_000  # octets in which the header is looked for
 # Where mail servers note whom a mail was delivered to.
 DELIVERED = ("delivered-to", "x-original-to", "envelope-to", "x-envelope-to")
@@ -27,6 +33,18 @@ async def arrived(
     `mailbox` is whose account it was read in.
     """
     mail = read.unreadable(found.raw, found.problem) if found.problem else await reader.read(found.raw)
+    try:
+        return await _shown(connector, config, port, mailbox, found, mail)
+    except MISTAKES as fault:
+        log.exception("a mail that was read in a folder cannot be shown")
+        why = f"it cannot be shown ({type(fault).__name__}); it stays in the folder"
+        stub = replace(found, raw=nameless(mailbox, hashlib.sha256(found.raw).hexdigest()), problem=why)
+        return await _shown(connector, config, port, mailbox, stub, read.unreadable(stub.raw, why))
+
+
+async def _shown(
+    connector: str, config: Config, port: Port, mailbox: str, found: Found, mail: read.Mail
+) -> Envelope | None:
     arrival = _sent(port, config, mailbox, found, mail) if found.sent else _received(port, mailbox, found, mail)
     return await kept(connector, config, port, arrival, mail) if arrival else None
 

@@ -371,7 +371,7 @@ def _from_day(client: IMAPClient, place: Place, begun: float) -> Place:
     return replace(place, next=min(client.search(["SINCE", day]), default=place.until))
 
 
-def nameless(username: str, folder: str, validity: int, uid: int) -> bytes:
+def nameless(*where: object) -> bytes:
     """What stands for a mail of which nothing is known: only an id, the same each time."""
-    place = hashlib.sha256(f"{username} {folder} {validity} {uid}".encode()).hexdigest()
+    place = hashlib.sha256(" ".join(map(str, where)).encode()).hexdigest()
     return f"Message-ID: <{place}{identity.NOWHERE}\r\n\r\n".encode()

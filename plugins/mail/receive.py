@@ -7,17 +7,19 @@ Promise: 250 is said only after the bridge has written the mail down. Trouble of
 from __future__ import annotations
 
 import asyncio
+import ipaddress
 import logging
 import re
 import time
 from collections import Counter
+from collections.abc import Iterable
 from pathlib import Path
 
 from bridge.connector import Port
 from bridge.model import Rejected
 from plugins.mail import identity, read
 from plugins.mail.arrival import Arrival, is_echo, kept
-from plugins.mail.config import Config, endpoint, spoken
+from plugins.mail.config import LOCAL, Config, Network, endpoint, ip_of, spoken
 from plugins.mail.content import Transaction
 from plugins.mail.lmtp import LmtpSession, LocalSession
 from plugins.mail.smtp import TROUBLE, Session
@@ -29,6 +31,10 @@ GRACE = 10.0  # seconds that a mail on its way may take when we stop
 ABORT = 1.0  # seconds for what is cut off to end
 NO_MAILBOX = "550 5.1.1 no such mailbox here"
 AT_ONCE = 8  # mails of the largest size that may be in memory together
+MOST_SENDERS = 100_000  # that are counted; a flood of more begins a new window
+LONGEST_SENDER = 320  # characters of an address that tell senders apart, RFC 5321 4.5.3.1
+# Of the connections, who is no relay of ours may have at most: its address an eighth, its network a quarter.
+_SHARES = {4: ((32, 8), (24, 4)), 6: ((128, 8), (64, 4))}
 
 _LINE = re.compile(r"[^ -~]+")
 
@@ -55,6 +61,7 @@ class Receiver:
         self._mails = mails
         self._servers: dict[str, asyncio.Server] = {}  # by what is listened to
         self._sessions: set[Session] = set()
+        self._from: Counter[Network] = Counter()  # connections by address, and by network
         self._seen: Counter[tuple[str, str]] = Counter()
         self._window = 0.0
 
@@ -116,9 +123,30 @@ class Receiver:
             return "554 5.7.1 this server takes mail from its own relays only"
         if self.stopping or len(self._sessions) >= self.config.max_connections:
             return "421 4.7.0 too many connections, try again later"
+        near = self._near(peer)
+        if any(self._from[network] >= most for network, most in near.items()):
+            return "421 4.7.0 too many connections from your network, try again later"
+        self._from.update(near.keys())
         self._sessions.add(session)
-        session.gone.add_done_callback(lambda _: self._sessions.discard(session))
+        session.gone.add_done_callback(lambda _: self._forget(session, near))
         return ""
+
+    def _near(self, peer: str) -> dict[Network, int]:
+        """Where a host is, and how many connections may come from there. Our own host and relays speak for many."""
+        found = ip_of(peer)
+        if self.config.trusted_relays or peer == LOCAL or found is None or found.is_loopback:
+            return {}
+        return {
+            ipaddress.ip_network((found, length), strict=False): max(1, self.config.max_connections // part)
+            for length, part in _SHARES[found.version]
+        }
+
+    def _forget(self, session: Session, near: Iterable[Network]) -> None:
+        self._sessions.discard(session)
+        self._from.subtract(list(near))
+        for network in near:
+            if not self._from[network]:
+                del self._from[network]
 
     def recipient(self, transaction: Transaction, address: str) -> str:
         """Note one of our mailboxes, or refuse it; returns the answer to RCPT."""
@@ -139,16 +167,19 @@ class Receiver:
         """
         if not sender:
             return False
-        now = time.monotonic()
-        if now - self._window > RATE_WINDOW:
+        now, one = time.monotonic(), (sender[:LONGEST_SENDER], scope)
+        if now - self._window > RATE_WINDOW or len(self._seen) >= MOST_SENDERS:
             self._seen.clear()
             self._window = now
-        self._seen[sender, scope] += 1 if self.config.rate else 0
-        return 0 < self.config.rate < self._seen[sender, scope]
+        self._seen[one] += 1 if self.config.rate else 0
+        return 0 < self.config.rate < self._seen[one]
 
     async def take(self, transaction: Transaction, raw: bytes) -> str:
         """Hand a mail to the bridge; returns the answer to DATA. Never raises, except when cancelled."""
-        return await self._answer(transaction, raw, tuple(dict.fromkeys(transaction.scopes)))
+        scopes = tuple(dict.fromkeys(transaction.scopes))
+        if 0 < len(self._bridge.scopes().intersection(scopes)) < len(scopes):
+            return TROUBLE  # some have lost their room since RCPT: one answer cannot say so, but the next RCPT can
+        return await self._answer(transaction, raw, scopes)
 
     async def take_each(self, transaction: Transaction, raw: bytes) -> list[str]:
         """Hand a mail to the bridge; returns an answer per recipient. Never raises, except when cancelled.

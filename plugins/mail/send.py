@@ -77,10 +77,10 @@ class Submission:
         limit = _limit(client)
         login = f", logged in as {self._smarthost.username}" if self._smarthost.username else ""
         files = limit * 100 // 137  # base64 in lines, RFC 2045 6.8
-        most = f"takes mails up to {spoken(limit)}: so keep outward.max_size at {files} or less" if limit else ""
-        most = most or "names no largest size"
+        most = f"takes mails up to {spoken(limit)}" if limit else "names no largest size"
         _part(client)
-        return [Finding(True, f"smarthost {host} answers ({self._smarthost.security}{login}) and {most}")]
+        said = f"smarthost {host} answers ({self._smarthost.security}{login}) and {most}"
+        return [Finding(True, said, most=files)]
 
     def close(self) -> None:
         """Close the connections that are not in use."""

@@ -84,10 +84,12 @@ def _steps(mailbox: str, listen: str) -> tuple[str, ...]:
     host, port = endpoint(listen)
     local, _, at = mailbox.rpartition("@")
     return (
-        f"Let your mail server hand over {mailbox} and {local}+…@{at} (answers, bounces). In Postfix, a line for each",
-        "address in /etc/postfix/transport (then: postmap /etc/postfix/transport; plus addresses need",
-        "recipient_delimiter = + in main.cf, and transport_maps = hash:/etc/postfix/transport):",
-        f"    {mailbox}    smtp:[{host}]:{port}",
+        f"Let your mail server hand over {mailbox} and {local}+…@{at} (answers, bounces). In Postfix, where {at} is in",
+        "mydestination (docs/admin.md tells of others):",
+        "    postconf -e 'recipient_delimiter = +' 'transport_maps = $default_database_type:/etc/postfix/transport'",
+        "    postconf -e 'local_recipient_maps = proxy:unix:passwd.byname $alias_maps $transport_maps'",
+        f"    echo '{mailbox}    smtp:[{host}]:{port}' >> /etc/postfix/transport",
+        "    postmap /etc/postfix/transport && postfix reload",
     )
 
 

@@ -16,6 +16,7 @@ from tests.conftest import Company, company_with
 from tests.e2e.looking import says
 from tests.peers import free_port, until
 from tests.peers.bridge import Forked, merged, write
+from tests.peers.employee import body
 from tests.peers.faults import Proxy
 from tests.peers.roundup import Roundup
 from tests.peers.world import letter
@@ -180,6 +181,20 @@ async def test_a_hangup_applies_the_file(company: Company) -> None:
 
     await until(taken, "the file to be applied")
     await company.alice.see(room, says("after the hangup"))
+
+
+@TWO
+async def test_operators_hear_once_of_a_mapped_room_that_cannot_be_entered(company: Company) -> None:
+    operators, closed = await new_room(company), await company.alice.create_room("closed")
+    await company.reconfigure(management_room=operators)
+    edit(company, mappings=mapped(company, {"connector": "mail", "scope": SALES, "room": closed}))
+    os.kill(company.bridge.child.pid, signal.SIGHUP)
+    told = await company.alice.see(operators, says("I cannot enter", company.bot), timeout=40)
+    assert closed in body(told)
+    assert f"{SALES} (mail)" in body(told)
+    await company.alice.invite(closed, company.bot)
+    await company.alice.see(closed, says("What comes from outside starts a thread", company.bot), timeout=40)
+    assert len([event for event in company.alice.timeline(operators) if "I cannot enter" in body(event)]) == 1
 
 
 async def test_a_permission_is_taken_away_at_once(company: Company) -> None:

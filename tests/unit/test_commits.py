@@ -54,6 +54,18 @@ async def test_rules_that_wait_are_announced_once_and_in_order(writer: Writer) -
     assert heard == [0, 1, 2, 3, 4]
 
 
+async def test_who_cannot_bear_to_hear_of_his_commit_keeps_nobody_from_hearing_of_theirs(writer: Writer) -> None:
+    heard: list[int] = []
+    first = writer.transact(lambda db: None, lambda: heard.append(1))  # the next two share the commit after it
+    deaf = writer.transact(lambda db: 7, lambda: heard.append(1 // 0))
+    assert await asyncio.gather(first, deaf, writer.transact(lambda db: None, lambda: heard.append(3))) == [
+        None,
+        7,
+        None,
+    ]
+    assert heard == [1, 3]
+
+
 async def test_a_patient_rule_is_committed_with_the_next_one(writer: Writer) -> None:
     commits: list[str] = []
     await writer.outside_transaction(lambda db: db.set_trace_callback(commits.append))

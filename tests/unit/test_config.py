@@ -173,6 +173,14 @@ def test_an_unknown_key_is_an_error_wherever_it_is(tmp_path: Path) -> None:
     assert all(any(f": {place}" in line for line in said) for place in expected)
 
 
+@pytest.mark.parametrize("name", ["matrix", "rooms", "the mail", ""])
+def test_a_connector_is_not_called_as_a_part_of_the_bridge_nor_with_blanks(tmp_path: Path, name: str) -> None:
+    wrong = example()
+    wrong["connectors"][name] = wrong["connectors"]["mail"]
+    (said,) = problems(tmp_path, wrong)
+    assert "choose another name" in said
+
+
 def test_a_mapping_to_an_unknown_connector_is_an_error(tmp_path: Path) -> None:
     wrong = example()
     wrong["mappings"][0]["connector"] = "mial"

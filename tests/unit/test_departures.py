@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import logging
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from bridge import payload, store
 from bridge.config import Config
-from bridge.departures import ConnectorDestination
-from bridge.model import Address, Delivery, Draft, Recipients, Sent
-from bridge.payload import Post
+from bridge.departures import ConnectorDestination, abandon
+from bridge.model import Address, Change, Delivery, Draft, Lifecycle, Recipients, Sent
+from bridge.payload import Alter, Look, Mark, Post
 from bridge.places import Places
+from bridge.rules import Rules
 from bridge.store import Tx
 from bridge.texts import Texts
 from bridge.watch.logs import Lines
@@ -29,17 +31,17 @@ class Smarthost:
         return Sent("<id@company.example>", reply="250 2.0.0 queued as 4XyZ")
 
 
+CONFIG = Config.model_validate(
+    {
+        "homeserver": {"url": "http://hs", "server_name": "company.example"},
+        "appservice": {"as_token": "a", "hs_token": "h"},
+        "connectors": {"mail": {}},
+    }
+)
+
+
 def places() -> Places:
-    made = Places(
-        Config.model_validate(
-            {
-                "homeserver": {"url": "http://hs", "server_name": "company.example"},
-                "appservice": {"as_token": "a", "hs_token": "h"},
-                "connectors": {"mail": {}},
-            }
-        ),
-        Texts("en"),
-    )
+    made = Places(CONFIG, Texts("en"))
     made.management = "!operators"
     return made
 
@@ -70,3 +72,45 @@ async def test_operators_hear_of_a_dead_letter_by_the_name_it_is_kept_under(
     assert post.room == "!operators"
     assert "draft to mail" in post.body
     assert "550 no such user (passerelle dead-letters show " + named in post.body
+
+
+async def test_what_waits_for_a_tool_that_is_configured_no_more_is_given_up_and_who_asked_hears_so(
+    tmp_path: Path,
+) -> None:
+    rules = Rules(CONFIG)
+    rules.places.management = "!operators"
+    states: tuple[Lifecycle, ...] = ("asked", "held", "paused", "ready")
+
+    def waiting(tx: Tx) -> None:
+        for state in states:
+            for tool in ("mail", "gone"):
+                draft = payload.dump(replace(DRAFT, connector=tool, source=f"$words {tool} {state}"))
+                uid = tx.queue.add_draft(f"{tool}:1", tool, draft, 1, DRAFT.author, f"$words {tool} {state}", "$cause")
+                tx.queue.move(uid, state)
+        change = Alter("!room", 1, Change("job1", "state", "done", "", "Alice"), "$asked")
+        tx.queue.add("gone:1", "gone", "change", payload.dump(change), conversation=1)
+        look = Look("!room", "job2", "jobs", "$mentioned", follow=False)
+        tx.queue.add("gone:1:look", "gone", "look", payload.dump(look), conversation=1)
+        tx.queue.fresh.clear()
+
+    def start(tx: Tx) -> list[Delivery]:
+        abandon(tx, {"mail"}, rules.outward, rules.places, rules.say)
+        return tx.queue.fresh
+
+    async with store.opened(tmp_path) as memory:
+        await memory.transact(waiting)
+        said = await memory.transact(start)
+        dead = await memory.transact(lambda tx: tx.queue.in_state("dead"))
+        left = await memory.transact(
+            lambda tx: [row for row in tx.queue.in_state("ready") if row.destination == "gone"]
+        )
+        assert not await memory.transact(start)
+    assert [(row.kind, row.destination) for row in dead] == [("draft", "gone")] * len(states)
+    assert not left
+    posts = [payload.load(Post, row.payload) for row in said if row.kind == "post"]
+    assert [post.mentions for post in posts if "gone is not configured" in post.body and post.answers] == [
+        *[(DRAFT.author,)] * len(states), (),
+    ]  # fmt: skip
+    assert sum(post.room == "!operators" for post in posts) == len(states)
+    marks = {payload.load(Mark, row.payload).event for row in said if row.kind == "mark"}
+    assert marks == {f"$words gone {state}" for state in states}

@@ -616,7 +616,7 @@ async def test_a_slow_tool_is_left_and_not_asked_again(
     session: aiohttp.ClientSession, spool: DiskSpool, method: str, form: bool
 ) -> None:
     async with speaking(b"HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\nslow", stay=True) as (url, heard):
-        http = ToolHttp(session, spool, url, max_file=1, timeout=0.2)
+        http = ToolHttp(session, spool, url, max_file=1, timeout=0.6)
         error = await failure(http.request(method, "rest", form={"a": "b"} if form else None))
         assert isinstance(error, Unconfirmed if method == "POST" else Unavailable)
         assert "too long" in str(error)
@@ -643,11 +643,11 @@ async def test_a_file_may_take_longer_than_a_request(made: Made, tool: Tool) -> 
         await answer.prepare(request)
         for _ in range(5):
             await answer.write(b"part")
-            await asyncio.sleep(0.1)
+            await asyncio.sleep(0.3)
         return answer
 
     tool.answers = [steady]
-    assert (await made(timeout=0.3).download("a", "a.txt", "text/plain")).size == 20
+    assert (await made(timeout=1).download("a", "a.txt", "text/plain")).size == 20
     assert LONG == 600
 
 

@@ -347,7 +347,7 @@ async def test_who_does_not_end_its_head_is_cut_off(words: bytes, monkeypatch: p
         while not reader.at_eof() and reader.exception() is None and time.monotonic() - began < 5:
             writer.write(b"x" if words else b"")  # a byte now and then is not enough
             await asyncio.sleep(0.02)
-        assert time.monotonic() - began < 2
+        assert time.monotonic() - began < 4
         writer.close()
 
 

@@ -18,7 +18,7 @@ from bridge.model import Address
 from plugins.mail import read as module
 from plugins.mail.read import Mail, Reader, read, risky, unreadable
 
-HANG = 10.0  # seconds; the point is that it ends
+HANG = 20.0  # seconds of CPU; the point is that it ends
 
 HEADER = (
     "From: Alice <alice@example.org>\r\nTo: support@example.com\r\nSubject: A question\r\n"
@@ -430,9 +430,9 @@ HOSTILE: dict[str, bytes] = {
 
 @pytest.mark.parametrize("raw", HOSTILE.values(), ids=HOSTILE.keys())
 def test_hostile_mail_is_read_in_bounded_time(raw: bytes) -> None:
-    start = time.monotonic()
+    start = time.process_time()
     seen = read(raw)
-    assert time.monotonic() - start < HANG
+    assert time.process_time() - start < HANG
     assert seen.message_id in ("<1@example.org>", "")
     if b"Hello" in raw:
         assert "Hello" in seen.text
@@ -592,7 +592,7 @@ async def test_the_reader_reads_harmless_mail_at_once() -> None:
 
 
 async def test_the_reader_reads_risky_mail_apart() -> None:
-    async with Reader() as reader:
+    async with Reader(limit=60) as reader:
         raw = mail(body="Hello\r\n" * 20_000)
         assert risky(raw)
         first, second = await asyncio.gather(reader.read(raw), reader.read(deep(1000)))
@@ -617,12 +617,13 @@ async def test_a_mail_that_takes_too_long_is_given_up_and_the_next_is_read(monke
             seen = await reader.read(raw)
         assert (seen.subject, seen.text) == ("A question", "")
         assert "0.5 seconds" in seen.problem
+        reader._limit = 60
         assert (await reader.read(raw)).text.startswith("Hello")
 
 
 async def test_a_mail_that_kills_its_process_is_given_up_and_the_next_is_read(monkeypatch: pytest.MonkeyPatch) -> None:
     raw = mail(body="Hello\r\n" * 20_000)
-    async with Reader(workers=1) as reader:
+    async with Reader(limit=60, workers=1) as reader:
         with monkeypatch.context() as patched:
             patched.setattr(module, "read", crash)
             seen = await reader.read(raw)
@@ -633,7 +634,7 @@ async def test_a_mail_that_kills_its_process_is_given_up_and_the_next_is_read(mo
 
 async def test_a_broken_pool_of_processes_is_replaced() -> None:
     raw = mail(body="Hello\r\n" * 20_000)
-    async with Reader(workers=1) as reader:
+    async with Reader(limit=60, workers=1) as reader:
         await reader.read(raw)
         assert reader._pool is not None
         broken = reader._pool

@@ -294,7 +294,11 @@ async def scripted(
         writer.close()
 
 
-async def test_a_server_that_does_not_answer_is_unavailable_but_after_the_message_there_is_doubt() -> None:
+async def test_a_server_that_does_not_answer_is_unavailable_but_after_the_message_there_is_doubt(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("plugins.mail.send.PATIENCE", 0.25)
+
     async def mute(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         writer.write(b"220 hello\r\n")
         for answer in (b"250 hello", b"250 ok", b"250 ok", b"354 go on"):
@@ -302,7 +306,7 @@ async def test_a_server_that_does_not_answer_is_unavailable_but_after_the_messag
             writer.write(answer + b"\r\n")
         await reader.read()
 
-    async with scripted(mute) as server, submitting(server, timeout=0.05) as submission:
+    async with scripted(mute) as server, submitting(server, timeout=2) as submission:
         with pytest.raises(Unconfirmed):
             await send(submission)
 
@@ -568,6 +572,7 @@ async def test_the_self_check_says_what_works_and_what_does_not() -> None:
         found = await connector(server).check()
         assert [one.ok for one in found] == [True, True]
         assert "1 MB" in found[0].what
+        assert found[0].most == 2**20 * 100 // 137
     found = await connector(server, address="x" * 40 + "@c.example").check()
     assert [one.ok for one in found] == [False, True, False]
     assert all(one.remedy for one in found if not one.ok)

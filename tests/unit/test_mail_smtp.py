@@ -5,7 +5,9 @@ from __future__ import annotations
 import asyncio
 import random
 import re
+import socket
 import ssl
+import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -231,11 +233,10 @@ async def test_what_is_no_path_is_refused(call: Call, path: str) -> None:
 
 
 async def test_a_path_made_to_be_slow_is_not(call: Call) -> None:
-    loop = asyncio.get_running_loop()
-    begun = loop.time()
+    begun = time.process_time()
     for path in ('<"' * 2000, '<"a"' * 1000, "<@" + ":" * 4000, '<"' + "\\a" * 2000, "<a>" + " a" * 2000 + " \x7f"):
         assert call.say(f"MAIL FROM:{path[:4080]}\r\n") == ["501"]
-    assert loop.time() - begun < 0.5
+    assert time.process_time() - begun < 2
 
 
 async def test_parameters_are_known_or_refused(call: Call) -> None:
@@ -489,15 +490,22 @@ async def test_silence_is_not_held_against_a_client_that_waits_for_us(
 # --- on a real network, on both loops ---
 
 
-async def listening(desk: Desk) -> tuple[asyncio.Server, int]:
-    server = await asyncio.get_running_loop().create_server(lambda: Session(desk), "127.0.0.1", 0)
-    return server, int(server.sockets[0].getsockname()[1])
+LITTLE = 2**15  # octets that the network may have under way in each direction
+
+
+def line(place: socket.socket) -> socket.socket:
+    for buffer in (socket.SO_SNDBUF, socket.SO_RCVBUF):
+        place.setsockopt(socket.SOL_SOCKET, buffer, LITTLE)
+    return place
 
 
 @asynccontextmanager
 async def connected(desk: Desk) -> AsyncIterator[tuple[asyncio.StreamReader, asyncio.StreamWriter]]:
-    server, port = await listening(desk)
-    reader, writer = await asyncio.open_connection("127.0.0.1", port)
+    listener, caller = line(socket.create_server(("127.0.0.1", 0))), line(socket.socket())
+    server = await asyncio.get_running_loop().create_server(lambda: Session(desk), sock=listener)
+    caller.connect(listener.getsockname())
+    caller.setblocking(False)
+    reader, writer = await asyncio.open_connection(sock=caller)
     try:
         yield reader, writer
     finally:
@@ -517,7 +525,7 @@ async def heard(reader: asyncio.StreamReader, last: str) -> list[str]:
 
 
 async def until(true: Callable[[], bool]) -> None:
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(30):
         while not true():
             await asyncio.sleep(0.01)
 
@@ -610,11 +618,11 @@ def test_a_client_that_never_reads_or_never_stops_is_held_back_by_the_network(on
         async with connected(desk) as (reader, writer):
             writer.write(HELLO + START + MAIL)
             await heard(reader, "354")
-            writer.write(b"NOOP\r\n" * 5_000_000)
+            writer.write(b"NOOP\r\n" * 1_000_000)
             [session] = desk.sessions
             await until(lambda: session._paused)
             assert smtp.AHEAD < len(session._unread) < smtp.AHEAD + 2**19
-            assert writer.transport.get_write_buffer_size() > 10_000_000
+            assert writer.transport.get_write_buffer_size() > 4_000_000
             desk.gate.set()
             await until(lambda: session._unheard and session._paused)  # nobody reads: nothing is obeyed any more
             assert session._transport.get_write_buffer_size() < 2**18

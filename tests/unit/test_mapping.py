@@ -279,6 +279,14 @@ async def test_a_right_that_was_taken_meanwhile_no_longer_counts(office: Office)
     assert await office.made() == []
 
 
+async def test_what_a_tool_has_is_not_told_to_whoever_may_not_map_it_any_more(office: Office) -> None:
+    await office.say("!map desk", BOB)
+    office.rules.permit(Permissions.model_validate({"administer": [ALICE]}))
+    (said,) = await office.surveyed()
+    assert f"Only {ALICE} may map desk" in said
+    assert "Big Repairs" not in said
+
+
 async def test_which_rights_the_bot_lacks_is_told(office: Office) -> None:
     await office.say("!map desk jobs")
     await office.surveyed()

@@ -214,8 +214,8 @@ async def test_a_database_that_hangs_is_noticed_by_all_who_ask_and_so_is_its_ret
     stuck = asyncio.create_task(store.transact(lambda tx: hangs.wait(10)))
     await asyncio.sleep(0)
     began = time.monotonic()
-    assert await asyncio.gather(*(beats.alive() for _ in range(20))) == [False] * 20
-    assert time.monotonic() - began < 1
+    assert await asyncio.gather(*(beats.alive() for _ in range(200))) == [False] * 200
+    assert time.monotonic() - began < 5  # not one after the other
     hangs.set()
     await stuck
     monkeypatch.setattr(pulse, "FRESH", 0.0)

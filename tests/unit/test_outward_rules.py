@@ -374,6 +374,20 @@ async def test_a_message_that_is_changed_before_it_has_left_counts_once(
     assert await office.state() == "ready"
 
 
+async def test_nothing_leaves_from_a_room_that_was_upgraded_until_people_can_stop_it_in_the_new_one(
+    limited: Callable[..., Office],
+) -> None:
+    """In the old room hardly anybody may still speak; who may enter the new one is not known yet."""
+    office = limited()
+    await office.open()
+    await office.hear("!reply Hello")
+    await office.shown()
+    office.rules.places.upgrades({HERE: ""})
+    await office.store.transact(_end_hold, office.outward)
+    assert await office.state() == "paused"
+    assert "its room was upgraded" in (await office.posts(1))[0].body
+
+
 async def test_with_a_breaker_of_0_nothing_is_ever_paused(limited: Callable[..., Office]) -> None:
     office = limited(per_address=0)
     for _ in range(30):

@@ -133,7 +133,14 @@ def test_what_to_think_of_is_said(tmp_path: Path) -> None:
     only = {**SALES, "only": {"subject": ["*invoice*"]}}
     new = settings(tmp_path, mappings=[BASE["mappings"][0], only]).config
     made = Mapping(connector="mail", scope="support@company.example", room="!support")
-    said = list(cautions(new, [made], {"#support:company.example": "!support"}))
+    rooms = {"#support:company.example": "!support", SALES["room"]: "!sales"}
+    also = Mapping(connector="mail", scope=SALES["scope"], room="!sales", private=True)
+    gone = list(cautions(new.mappings, settings(tmp_path).config, [also], rooms))
+    assert gone[-1] == (
+        "mapping sales@company.example (mail) in !sales, private notes too was made in that room, too, and holds again "
+        "from now on; !unmap there ends it"
+    )
+    said = list(cautions((), new, [made], rooms))
     assert said == [
         "nothing of connector helpdesk is mapped to a room",
         "what fits no filter of sales@company.example (mail) is refused: every mapping of it has one",

@@ -154,6 +154,11 @@ async def test_nothing_is_lost_while_a_room_is_not_known(bench: Bench, monkeypat
 
         await until(thrice, "three polls", every=0.01)
         assert set(bench.desk.cursors) == {""}
+
+        async def said() -> bool:
+            return "the room !room is not known yet" in bench.poller.trouble
+
+        await until(said, "whoever asks how the bridge is to be told", every=0.001)
         bench.rules.places.resolve(ROOM, ROOM)
         await bench.reaches("1")
     assert not bench.told, "that is no trouble of the tool"
@@ -162,8 +167,10 @@ async def test_nothing_is_lost_while_a_room_is_not_known(bench: Bench, monkeypat
 async def test_a_tool_that_no_room_is_mapped_to_is_not_asked(bench: Bench) -> None:
     bench.desk.port.mapped = frozenset()  # type: ignore[attr-defined]
     bench.desk.answers = [Page((PLAIN,), "1")]
+    bench.poller.trouble = "it was away when the last room gave it up"
     async with polling(bench):
         await asyncio.sleep(0.05)
         assert not bench.desk.cursors
+        assert not bench.poller.trouble, "nobody wants it: that it is away troubles nobody"
         bench.desk.port.mapped = frozenset({"jobs"})  # type: ignore[attr-defined]
         await bench.reaches("1")

@@ -29,7 +29,7 @@ PIECES = (
     "&#x202e; &#xD800; &lt; < > \" '"
 )
 TAG = re.compile(r"</?([a-zA-Z0-9-]+)([^>]*)>")
-HANG = 10.0  # seconds; the point is that it ends
+HANG = 20.0  # seconds of CPU; the point is that it ends
 
 SOUP = st.lists(
     st.one_of(
@@ -320,11 +320,11 @@ def test_no_html_breaks_any_reader_of_it(html: str) -> None:
     ids=lambda html: html[:16],
 )
 def test_hostile_html_gives_its_text_in_bounded_time(html: str) -> None:
-    start = time.monotonic()
+    start = time.process_time()
     assert "hi" in html_to_text(html)
     assert "hi" in safe_html(html)
     fold_html(html)
-    assert time.monotonic() - start < HANG
+    assert time.process_time() - start < HANG
 
 
 # Quotes in plain text
@@ -454,12 +454,12 @@ def test_folding_keeps_a_beginning_with_words(lines: list[str]) -> None:
     ids=lambda text: text[:12],
 )
 def test_hostile_text_is_folded_in_bounded_time(text: str) -> None:
-    start = time.monotonic()
+    start = time.process_time()
     fold(text)
     clean(text)
     text_to_html(text)
     matrix_to_text(text)
-    assert time.monotonic() - start < HANG
+    assert time.process_time() - start < HANG
 
 
 # Quotes in HTML

@@ -14,7 +14,7 @@ from bridge.config import Config
 from bridge.connector import Connector
 from bridge.matrix.doors import MOST_TOLD, Doors
 from bridge.matrix.threads import Threads
-from bridge.model import Card, Delivery, RoomEvent
+from bridge.model import Author, Card, Delivery, Envelope, RoomEvent
 from bridge.payload import CardPost, Decline, Enter, Follow, Mark, Post, Preview
 from bridge.rules import Rules
 from bridge.store import Store, Tx
@@ -123,6 +123,7 @@ async def test_names_of_an_upgraded_room_mean_the_newest_one_also_after_a_start(
 
 async def test_rooms_that_claim_to_replace_each_other_end_somewhere(office: Office) -> None:
     office.places.upgrades({OLD: NEW, NEW: OLD})
+    assert office.places.origin(OLD) in (OLD, NEW)
     assert office.places.successor(OLD) in (OLD, NEW)
 
 
@@ -187,6 +188,19 @@ async def test_a_conversation_that_goes_on_begins_with_one_link_however_often_th
     later = Threads(office.store, office.places, office.rules.say, begin)  # after a crash
     assert (await later.of(delivery, post))[0] == "$new"
     assert await later.of(delivery, replace(post, answers="$root")) == ("$new", "$new", "")
+
+
+async def test_what_a_tool_brings_once_more_after_the_upgrade_is_not_shown_again(office: Office) -> None:
+    """A mail server that did not hear our yes brings it again, perhaps hours later."""
+    letter = Envelope("desk", ("jobs",), "key", "<1@x>", Author("desk", "jane"), 0.0, text="Hello")
+    await office.store.transact(office.rules.hub.accept, letter)
+    before = await office.rows()
+    for old, new in ((OLD, NEW), (NEW, NEWEST)):
+        await office.upgrade(old, new)
+        await office.store.transact(office.rules.hub.accept, letter)
+    assert await office.rows() == before
+    await office.store.transact(office.rules.hub.accept, replace(letter, key="another", id="<2@x>"))
+    assert len(await office.rows()) == len(before) + 1
 
 
 async def test_marks_stay_with_their_event_and_previews_go_on(office: Office) -> None:
