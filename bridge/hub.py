@@ -218,7 +218,8 @@ class Hub:
         if not belongs:
             return "stranger"
         author = envelope.author
-        if author.verified and author.domain in self._config.inside.domains:
+        own = author.account in envelope.scopes  # who speaks as ourselves, and is proven to
+        if author.verified and (own or author.domain in self._config.inside.domains):
             return "colleague"
         if author.verified and tx.people.owner(envelope.connector, author.account):
             return "colleague"

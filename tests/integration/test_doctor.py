@@ -200,7 +200,7 @@ async def test_and_when_it_is_down_it_is_all_well_too_and_a_program_can_read_it(
 async def test_it_takes_a_moment_only(firm: Firm) -> None:
     begun = time.monotonic()
     await examined(firm.path)
-    assert time.monotonic() - begun < 3  # a second when nothing else runs
+    assert time.monotonic() - begun < 10  # a second when nothing else runs
 
 
 # --- the homeserver and the registration
@@ -227,7 +227,7 @@ async def test_a_running_bridge_with_another_hs_token_is_told(firm: Firm) -> Non
     bridge = BridgeProcess(path)
     await bridge.start(wait=False)
     try:
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(60):
             while not any(line.about == "ports" and line.state == "ok" for line in await examined(path)):
                 await asyncio.sleep(0.1)
         found = [line for line in await examined(path) if line.about == "ping"]
@@ -390,7 +390,7 @@ async def test_a_spool_that_cannot_be_written_and_a_database_that_is_damaged_are
     await firm.up()
     await firm.down()
     copy = firm.folder / "damaged"
-    shutil.copytree(firm.folder / "data", copy)
+    shutil.copytree(firm.folder / "data", copy, ignore=shutil.ignore_patterns("*.sock"))
     copy.chmod(0o700)
     shutil.rmtree(copy / "spool")
     (copy / "spool").write_text("a file")
@@ -460,6 +460,11 @@ class Broken(Connector):
         raise KeyError("as-secret-4711\x1b[2J")
 
 
+class Small(Connector):
+    async def check(self) -> list[Finding]:
+        return [Finding(True, "answers", most=1_000_000)]
+
+
 class Hanging(Connector):
     async def check(self) -> list[Finding]:
         await asyncio.Event().wait()
@@ -469,9 +474,12 @@ class Hanging(Connector):
 async def test_a_plugin_that_breaks_or_hangs_is_told_and_the_others_go_on(firm: Firm) -> None:
     settings, connectors = load(firm.changed(appservice={"as_token": "as-secret-4711"}))
     odd: Any = connectors | {"broken": (Broken, ConnectorConfig()), "hanging": (Hanging, ConnectorConfig())}
+    odd |= {"small": (Small, ConnectorConfig())}
     lines = {line.about: line async for line in examine(settings, odd, None, None, patience=1.0)}
-    assert lines["broken"].what == "its check broke: KeyError: '…\\x1b[2J'"
+    assert re.fullmatch(r"its check broke: KeyError( \(\S+ \w+\))?", lines["broken"].what)
     assert lines["hanging"].what == "its check has not ended within 1 s"
+    assert lines["small"].what == "answers; outward.max_size promises more: 25 MB"
+    assert lines["small"].remedy == "set outward.max_size to 1000000 or less"
     assert lines["helpdesk"].state == "ok"
 
 

@@ -101,7 +101,7 @@ async def test_name_servers_that_do_not_answer_are_no_failure_and_cost_little_ti
     monkeypatch.setattr(domains, "TIMEOUT", 0.4)
     began = time.monotonic()
     said = await Domains([f"127.0.0.1:{free_port()}"], "smart.company.example").check("company.example")
-    assert time.monotonic() - began < 3
+    assert time.monotonic() - began < 10
     assert [each.ok for each in said] == [True] * 3
     assert all("cannot be looked up" in each.what for each in said)
 

@@ -60,7 +60,7 @@ class Site:
             wanted = fields | {"message": message}
             return next((each for each in self.log() if wanted.items() <= each.items()), None)
 
-        return await until(look, f"the log to say {message}", 10)
+        return await until(look, f"the log to say {message}")
 
 
 def configured(folder: Path, homeserver: Instant, listen: str, smtp: int, **more: Any) -> Path:
@@ -123,7 +123,7 @@ async def test_ready_names_the_tool_that_is_down_and_live_does_not_mind(tmp_path
                 return status == 503 and json.loads(text) == {"ready": False, "trouble": ["desk"]}
             return False
 
-        await until(named, "/ready to name the desk", 20)
+        await until(named, "/ready to name the desk")
         assert await here.asked(f"{here.bridge.url}/live") == (200, '{"live": true}')
         assert await here.figure('passerelle_connector_up{connector="desk"}') == 0
         assert await here.figure('passerelle_connector_up{connector="mail"}') == 1
@@ -141,7 +141,7 @@ async def test_ready_says_so_when_the_homeserver_is_gone(tmp_path: Path) -> None
             status, text = await here.asked(f"{here.bridge.url}/ready")
             return status == 503 and "matrix" in json.loads(text)["trouble"]
 
-        await until(named, "/ready to name the homeserver", 20)
+        await until(named, "/ready to name the homeserver")
         assert await here.figure("passerelle_homeserver_up") == 0
         assert await here.figure('passerelle_queue_rows{destination="matrix",state="ready"}') == 1
 
@@ -155,7 +155,7 @@ async def test_systemd_hears_when_the_bridge_is_ready_and_that_it_lives(tmp_path
         async with Instant(tmp_path, f"http://{listen}") as homeserver:
             environment = {"NOTIFY_SOCKET": address, "WATCHDOG_USEC": "200000"}
             bridge = BridgeProcess(configured(tmp_path, homeserver, listen, smtp), environment=environment)
-            async with asyncio.timeout(30), bridge:
+            async with asyncio.timeout(60), bridge:
                 heard = [(await asyncio.get_running_loop().sock_recv(systemd, 100)).decode() for _ in range(3)]
     assert heard == ["READY=1", "WATCHDOG=1", "WATCHDOG=1"]
 
@@ -172,7 +172,7 @@ async def test_an_answer_is_followed_by_one_id_from_the_wish_to_the_yes_of_the_s
         lines = [json.loads(line) for line in company.bridge.log_text().splitlines()]
         return lines if any(each["message"] == "delivered" and each["kind"] == "draft" for each in lines) else None
 
-    lines = await until(noted, "the log to tell of the draft", 10)
+    lines = await until(noted, "the log to tell of the draft")
     (uid,) = {each["uid"] for each in lines if each["message"] == "draft"}
     story = [each for each in lines if each.get("uid") == uid]
     assert [each.get("state", each["message"]) for each in story] == ["asked", "held", "ready", "accepted", "delivered"]

@@ -63,7 +63,7 @@ async def test_a_tracker_seeded_once_starts_quickly(tmp_path: Path) -> None:
     async with Roundup(tmp_path / "first"):
         started = time.monotonic()
         async with Roundup(tmp_path / "second"):
-            assert time.monotonic() - started < 5  # 0.6 s when nothing else runs
+            assert time.monotonic() - started < 20  # 0.6 s when nothing else runs
 
 
 async def test_two_trackers_know_nothing_of_each_other(tmp_path: Path) -> None:

@@ -9,6 +9,7 @@ import asyncio
 import atexit
 import contextlib
 import ctypes
+import itertools
 import os
 import signal
 import socket
@@ -21,25 +22,28 @@ from typing import Protocol, TypeVar
 T = TypeVar("T")
 ROOT = Path(__file__).resolve().parents[2]
 PR_SET_PDEATHSIG = 1  # prctl(2)
+_turns = itertools.count(int.from_bytes(os.urandom(2)))
 _libc = ctypes.CDLL(None, use_errno=True) if sys.platform == "linux" else None
 
 
 def free_port() -> int:
     """A TCP port on loopback that nobody listens on.
 
-    Below the kernel's range for outgoing connections, so that none of those takes the port before its server does; and
-    in a quarter of it that tests running beside this one do not use.
+    Below the kernel's range for outgoing connections, so that none of those takes the port before its server does; in
+    a quarter of it that tests running beside this one do not use; and one after the other, so that none is given away
+    again while its server has yet to start.
     """
-    beside = {"gw0": 0, "gw1": 1}.get(os.environ.get("PYTEST_XDIST_WORKER", ""), 2 + os.getpid() % 2)
-    for _ in range(1000):
-        port = 10_000 + beside * 5000 + int.from_bytes(os.urandom(2)) % 5000
+    worker = os.environ.get("PYTEST_XDIST_WORKER", "").removeprefix("gw")
+    beside = int(worker) % 4 if worker.isdecimal() else 2 + os.getpid() % 2
+    for _ in range(5000):
+        port = 10_000 + beside * 5000 + next(_turns) % 5000
         with contextlib.suppress(OSError), socket.socket() as probe:
             probe.bind(("127.0.0.1", port))
             return port
     raise RuntimeError("no free port on 127.0.0.1")
 
 
-async def until(look: Callable[[], Awaitable[T | None]], what: str, timeout: float = 30, every: float = 0.05) -> T:
+async def until(look: Callable[[], Awaitable[T | None]], what: str, timeout: float = 60, every: float = 0.05) -> T:
     """Look again and again until it shows something true; for servers that tell nobody when they are ready."""
     try:
         async with asyncio.timeout(timeout):

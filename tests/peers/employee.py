@@ -238,7 +238,7 @@ class Employee:
         ]
 
     async def see(
-        self, room: str, wanted: Callable[[Event], Any] | str, timeout: float = 20, after: str | None = None
+        self, room: str, wanted: Callable[[Event], Any] | str, timeout: float = 40, after: str | None = None
     ) -> Event:
         """The first event that is `wanted`, seen already or to come; a text is wanted in the message.
 
@@ -258,7 +258,7 @@ class Employee:
         assert found is not None
         return found
 
-    async def see_invite(self, room: str, timeout: float = 20) -> None:
+    async def see_invite(self, room: str, timeout: float = 40) -> None:
         """Wait until invited to the room."""
         async with asyncio.timeout(timeout), self._news:
             await self._news.wait_for(lambda: room in self.invites)

@@ -107,6 +107,10 @@ class Postfix:
             await until(self._gone, "the end of Postfix", every=0.02)
         await asyncio.to_thread(shutil.rmtree, self.folder, ignore_errors=True)
 
+    async def reload(self) -> None:
+        """Read main.cf again."""
+        await _run("postfix", "-c", str(self.folder / "etc"), "reload")
+
     async def post(self, sender: str, recipients: list[str], mail: bytes) -> None:
         """Somebody hands it a mail."""
         await post(self.host, self.port, sender, recipients, mail)

@@ -171,7 +171,7 @@ class Sink:
             self._server = None
 
     async def wait_for(
-        self, wanted: Callable[[Mail], Any] = lambda mail: True, timeout: float = 20, after: int = 0
+        self, wanted: Callable[[Mail], Any] = lambda mail: True, timeout: float = 40, after: int = 0
     ) -> Mail:
         """The first mail that is `wanted`, here already or to come; `after` leaves out the first ones."""
 
@@ -188,7 +188,7 @@ class Sink:
         assert found is not None
         return found
 
-    async def wait_for_count(self, count: int, timeout: float = 20) -> list[Mail]:
+    async def wait_for_count(self, count: int, timeout: float = 40) -> list[Mail]:
         """At least so many mails."""
         await self.wait_for(lambda mail: len(self.mails) >= count, timeout)
         return list(self.mails)
@@ -381,7 +381,7 @@ def _joined(addresses: str | Sequence[str]) -> str:
 
 
 async def post(
-    host: str, port: int, sender: str, recipients: Sequence[str], message: bytes | EmailMessage, timeout: float = 20
+    host: str, port: int, sender: str, recipients: Sequence[str], message: bytes | EmailMessage, timeout: float = 40
 ) -> str:
     """Hand one mail to an SMTP server; returns its answer. Raises what aiosmtplib raises when it refuses."""
     data = message.as_bytes() if isinstance(message, EmailMessage) else message

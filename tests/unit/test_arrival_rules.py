@@ -119,6 +119,15 @@ async def test_a_colleague_is_who_has_a_domain_of_ours_and_is_verified(
     assert await desk.column("SELECT role FROM message") == [role]
 
 
+@pytest.mark.parametrize(("verified", "role"), [(True, "colleague"), (False, "inward")])
+async def test_who_is_proven_to_speak_as_the_mailbox_is_a_colleague_whatever_its_domain(
+    desk: Desk, verified: bool, role: str
+) -> None:
+    author = Author("mail", SUPPORT, verified=verified)
+    await desk.take(Envelope("mail", (SUPPORT,), "k", "1", author, 0.0, title="x", text="Hello"))
+    assert await desk.column("SELECT role FROM message") == [role]
+
+
 async def test_an_account_without_a_domain_is_no_colleague_by_its_looks(desk: Desk) -> None:
     author = Author("tool", "bob@company.example", verified=True)
     await desk.take(Envelope("mail", (SUPPORT,), "k", "1", author, 0.0, title="x", text="Hello"))

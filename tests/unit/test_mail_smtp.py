@@ -487,6 +487,17 @@ async def test_silence_is_not_held_against_a_client_that_waits_for_us(
     assert call.wire.aborted
 
 
+async def test_a_mail_that_lasts_too_long_is_told_goodbye_although_it_is_never_silent(desk: Desk, call: Call) -> None:
+    call.say(START + b"Subject: x\r\n")
+    call.session._tick()
+    assert not call.wire.closed
+    call.session._began -= smtp.LONGEST
+    call.say(b"more\r\n")
+    call.session._tick()
+    assert call.wire.said() == ["421"]
+    assert call.wire.closed
+
+
 # --- on a real network, on both loops ---
 
 
