@@ -47,7 +47,7 @@ demo: install  ## play the story on a real homeserver, then stay up (ONCE=1: che
 	@exec "$(PY)" -m tests.demo $(if $(ONCE),--once)
 
 test: install  ## the whole suite (ARGS="-k thread -x" goes to pytest)
-	@exec "$(PY)" -m pytest -n 2 --dist worksteal $(ARGS)
+	@exec "$(PY)" -m pytest -n 3 --dist worksteal $(ARGS)
 
 test-all-pythons: install  ## the whole suite on each of Python 3.11 and 3.12 that this machine has
 	@here=$$("$(PY)" -c 'import sys; print("%d.%d" % sys.version_info[:2])')
