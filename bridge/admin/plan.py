@@ -6,7 +6,7 @@ import hashlib
 import hmac
 import json
 import re
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal, TypeVar
 
@@ -128,12 +128,7 @@ def _policy(mapping: Mapped) -> str:
 
 def cautions(old: Iterable[Mapped], new: Config, made: Collection[Mapped], rooms: Mapping[str, str]) -> Iterator[str]:
     """What to think of before; `made` are mappings that people made in rooms, `rooms` ids of rooms by name."""
-    every = [*new.mappings, *made]
-    for name in sorted(set(new.connectors) - {each.connector for each in every}):
-        yield f"nothing of connector {name} is mapped to a room"
-    for connector, scope in sorted({(each.connector, each.scope) for each in every}):
-        if leaves_out([each for each in every if (each.connector, each.scope) == (connector, scope)]):
-            yield f"what fits no filter of {scope} ({connector}) is refused: every mapping of it has one"
+    yield from gaps(new.connectors, [*new.mappings, *made])
     before, after = (
         {(each.connector, each.scope, rooms.get(each.room, each.room)) for each in some} for some in (old, new.mappings)
     )
@@ -143,6 +138,15 @@ def cautions(old: Iterable[Mapped], new: Config, made: Collection[Mapped], rooms
             yield f"{spoken(each)} was made in that room; the configuration decides from now on"
         elif there in before:
             yield f"{spoken(each)} was made in that room, too, and holds again from now on; !unmap there ends it"
+
+
+def gaps(connectors: Iterable[str], mappings: Sequence[Mapped]) -> Iterator[str]:
+    """What no room takes."""
+    for name in sorted(set(connectors) - {each.connector for each in mappings}):
+        yield f"nothing of connector {name} is mapped to a room"
+    for connector, scope in sorted({(each.connector, each.scope) for each in mappings}):
+        if leaves_out([each for each in mappings if (each.connector, each.scope) == (connector, scope)]):
+            yield f"what fits no filter of {scope} ({connector}) is refused: every mapping of it has one"
 
 
 # --- values

@@ -11,11 +11,12 @@ from pathlib import Path
 
 import aiohttp
 
+from bridge.admin.plan import gaps
 from bridge.config import Config, Connectors
 from bridge.doctor import house, registration, tools
 from bridge.doctor.door import figures, opened
 from bridge.doctor.homeserver import Asked, Homeserver
-from bridge.doctor.line import Line, Veil
+from bridge.doctor.line import Line, Veil, note
 from bridge.doctor.rooms import rooms
 from bridge.http import new_session, trusting
 
@@ -49,9 +50,13 @@ async def _grounds(config: Config, ask: Asked, running: bool) -> list[Line]:
     found, glance = await asyncio.to_thread(house.looked_at, config.data, running)
     async with opened(config, running) as door:
         lines = [*found, door.line, *await figures(config, running)]
+        mappings = (*config.mappings, *(glance.made if glance else ()))
+        lines += [
+            note("mappings", each, "map it, or map it once without a filter")
+            for each in gaps(config.connectors, mappings)
+        ]
         homeserver = Homeserver(config, ask, door)
         lines += await homeserver.check()
         if homeserver.speaks:
-            mappings = (*config.mappings, *(glance.made if glance else ()))
             lines += await rooms(config, ask, mappings, known=homeserver.known)
     return lines

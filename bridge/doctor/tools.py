@@ -36,7 +36,7 @@ async def checked(
 def _line(name: str, found: Finding, largest: int) -> Line:
     if found.ok and 0 < found.most < largest:
         what = f"{found.what}; outward.max_size promises more: {spoken(largest)}"
-        return trouble(name, what, f"set outward.max_size to {found.most} or less")
+        return note(name, what, f"set outward.max_size to {found.most} or less")  # larger ones are refused, and told
     return ok(name, found.what) if found.ok else trouble(name, found.what, found.remedy or "see its documentation")
 
 

@@ -367,6 +367,16 @@ async def test_rooms_where_something_is_missing_are_told(firm: Firm) -> None:
     assert lines[f"room #nowhere:{SERVER}"].what.startswith("no room has this alias: 404")
 
 
+async def test_what_no_room_takes_is_told(firm: Firm) -> None:
+    invoices = {"connector": "mail", "scope": f"support@{SERVER}", "room": SUPPORT, "only": {"subject": "*invoice*"}}
+    found = await examined(firm.changed(mappings=[invoices]))
+    told = [line.what for line in found if (line.about, line.state) == ("mappings", "note")]
+    assert told == [
+        "nothing of connector helpdesk is mapped to a room",
+        f"what fits no filter of support@{SERVER} (mail) is refused: every mapping of it has one",
+    ]
+
+
 # --- this host
 
 
@@ -479,7 +489,7 @@ async def test_a_plugin_that_breaks_or_hangs_is_told_and_the_others_go_on(firm: 
     assert re.fullmatch(r"its check broke: KeyError( \(\S+ \w+\))?", lines["broken"].what)
     assert lines["hanging"].what == "its check has not ended within 1 s"
     assert lines["small"].what == "answers; outward.max_size promises more: 25 MB"
-    assert lines["small"].remedy == "set outward.max_size to 1000000 or less"
+    assert (lines["small"].state, lines["small"].remedy) == ("note", "set outward.max_size to 1000000 or less")
     assert lines["helpdesk"].state == "ok"
 
 
