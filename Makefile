@@ -46,8 +46,14 @@ $(VENV)/.installed: pyproject.toml requirements.lock
 demo: install  ## play the story on a real homeserver, then stay up (ONCE=1: check it and end)
 	@exec "$(PY)" -m tests.demo $(if $(ONCE),--once)
 
+# AGAIN=1: what fails on a busy machine is run once more, alone; the log shows both.
 test: install  ## the whole suite (ARGS="-k thread -x" goes to pytest)
-	@exec "$(PY)" -m pytest -n 3 --dist worksteal $(ARGS)
+	@"$(PY)" -m pytest -n 3 --dist worksteal $(ARGS) || {
+	    status=$$?
+	    [ "$(AGAIN)" ] && [ $$status -eq 1 ] || exit $$status
+	    echo "== once more and alone: what failed"
+	    "$(PY)" -m pytest --last-failed --last-failed-no-failures none --maxfail 3 $(ARGS)
+	}
 
 test-all-pythons: install  ## the whole suite on each of Python 3.11 and 3.12 that this machine has
 	@here=$$("$(PY)" -c 'import sys; print("%d.%d" % sys.version_info[:2])')

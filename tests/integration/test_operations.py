@@ -143,7 +143,8 @@ async def test_ready_says_so_when_the_homeserver_is_gone(tmp_path: Path) -> None
 
         await until(named, "/ready to name the homeserver")
         assert await here.figure("passerelle_homeserver_up") == 0
-        assert await here.figure('passerelle_queue_rows{destination="matrix",state="ready"}') == 1
+        waiting = await here.figure('passerelle_queue_rows{destination="matrix",state="ready"}')
+        assert waiting >= 1  # the mail, and what the bridge itself may not have told the room yet
 
 
 async def test_systemd_hears_when_the_bridge_is_ready_and_that_it_lives(tmp_path: Path) -> None:
