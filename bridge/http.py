@@ -25,7 +25,8 @@ from urllib.parse import quote, unquote, urldefrag, urlencode, urljoin, urlsplit
 import aiohttp
 from yarl import URL
 
-from bridge.connector import Reply, Spool, reason_in
+from bridge.clients import Reply, reason_in
+from bridge.connector import Spool
 from bridge.model import Deferred, File, Rejected, Unavailable, Unconfirmed
 from bridge.text.html import stripped
 from bridge.text.plain import decode, one_line, spoken
@@ -35,7 +36,7 @@ MOST = 16 * 2**20  # bytes of an answer, decompressed
 LONG = 600.0  # seconds that files may take
 REDIRECTS = 5
 PAUSES = (0.2, 1.0)  # seconds before a safe request is repeated
-_SAFE = {"GET", "HEAD"}
+_SAFE = {"GET", "HEAD", "PROPFIND", "REPORT"}  # RFC 9110 9.2.1, RFC 4918 9.1, RFC 3253 3.6
 _TROUBLE = {401, 403, 408, 429, 502, 503, 504}
 _OURS = {"connection", "content-length", "expect", "host", "te", "trailer", "transfer-encoding", "upgrade"}
 _PRINTABLE = "".join(map(chr, range(0x21, 0x7F)))
@@ -119,21 +120,21 @@ class ToolHttp:
 
     async def request(
         self, method: str, path: str, *, query: Mapping[str, str] | None = None, json: Any = None,
-        form: Mapping[str, str | File] | None = None, headers: Mapping[str, str] | None = None,
-        accept: Sequence[int] = (),
+        form: Mapping[str, str | File] | None = None, body: bytes | File | None = None,
+        headers: Mapping[str, str] | None = None, accept: Sequence[int] = (),
     ) -> Reply:  # fmt: skip
         """As the contract says; what is raised is `Unconfirmed` when the tool may have done what it was asked.
 
-        `Rejected` also when the spool has lost a file of `form`. Raises `ValueError` for what cannot be sent.
+        `Rejected` also when the spool has lost a file of `form` or `body`. Raises `ValueError` for what cannot be sent.
         """
-        if not _TOKEN.fullmatch(method) or (json is not None and form is not None):
-            raise ValueError("this is no method, or json and form are both given")
+        if not _TOKEN.fullmatch(method) or sum(each is not None for each in (json, form, body)) > 1:
+            raise ValueError("this is no method, or more than one of json, form and body is given")
         fields = self._fields | ({} if json is None else {"Content-Type": "application/json"}) | _checked(headers or {})
-        body = None if json is None else dumps(json).encode()
-        ask = _Ask(method.upper(), self._url(path, query), fields, accept, body, self._timeout)
-        if form is None:
+        raw = body if isinstance(body, bytes) else None if json is None else dumps(json).encode()
+        ask = _Ask(method.upper(), self._url(path, query), fields, accept, raw, self._timeout)
+        if form is None and not isinstance(body, File):
             return await _repeated(lambda: self._whole(ask))
-        parts = _Form(self._spool, form)
+        parts = _Bare(self._spool, body) if isinstance(body, File) else _Form(self._spool, form or {})
         await parts.check()
         try:
             return await self._whole(ask._replace(fields=fields | parts.fields, body=parts.chunks(), seconds=LONG))
@@ -170,7 +171,7 @@ class ToolHttp:
 
     async def _whole(self, ask: _Ask) -> Reply:
         async with self._answer(ask) as answer:
-            body = await _start(answer, self._max_body)
+            body = await start_of(answer, self._max_body)
             if len(body) > self._max_body:
                 raise ask.lost(f"the tool's answer is larger than {spoken(self._max_body)}")
             fields = {name.lower(): ", ".join(answer.headers.getall(name)) for name in answer.headers}
@@ -187,7 +188,7 @@ class ToolHttp:
         except (aiohttp.ClientError, TimeoutError) as error:
             sent = not isinstance(error, aiohttp.ClientConnectorError | aiohttp.ConnectionTimeoutError)
             passing = not isinstance(error, aiohttp.ClientSSLError | TimeoutError)
-            raise ask.lost(f"the tool does not answer: {_explained(error)}", sent=sent, passing=passing) from None
+            raise ask.lost(f"the tool does not answer: {explained(error)}", sent=sent, passing=passing) from None
 
     @contextlib.asynccontextmanager
     async def _redirected(self, ask: _Ask) -> AsyncIterator[aiohttp.ClientResponse]:
@@ -212,7 +213,7 @@ class ToolHttp:
             parts = urlsplit(target)
             place = one_line(f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}")[:200]
             if ask.method in _SAFE and location:
-                return ask._replace(url=self._url(target), body=None)
+                return ask._replace(url=self._url(target), body=None if ask.method in {"GET", "HEAD"} else ask.body)
         raise ask.lost(f"the tool redirects this {ask.method} to {place}", sent=answer.status in {302, 303})
 
     async def _refusal(self, ask: _Ask, answer: aiohttp.ClientResponse) -> Exception:
@@ -228,7 +229,7 @@ class ToolHttp:
         """The status and the tool's own words for it, in one line, without our secrets should it repeat them."""
         start = b""
         with contextlib.suppress(aiohttp.ClientError):
-            start = await _start(answer, 64 * 1024)
+            start = await start_of(answer, 64 * 1024)
         text = decode(start, answer.charset or "utf-8")
         told = ""
         with contextlib.suppress(ValueError, RecursionError):
@@ -284,13 +285,29 @@ class _Form:
             raise self.lost
 
 
+class _Bare(_Form):
+    """A file as it is, for a PUT."""
+
+    def __init__(self, spool: Spool, file: File) -> None:
+        super().__init__(spool, {"": file})
+        self.fields = {"Content-Type": _type(file), "Content-Length": str(file.size)}
+        self._parts = [(b"", file)]
+
+    async def chunks(self) -> AsyncGenerator[bytes, None]:
+        async for piece in self._pieces(self._parts[0][1]):
+            yield piece
+
+
 def _head(line: str, name: str, value: bytes | File) -> bytes:
     """A part's header, quoted as browsers do (HTML, multipart/form-data encoding), and what else could break out."""
     head = f'{line}\r\nContent-Disposition: form-data; name="{_quoted(name)}"'
     if isinstance(value, File):
-        type_ = value.type if _TYPE.fullmatch(value.type) else "application/octet-stream"
-        head += f'; filename="{_quoted(value.name)}"\r\nContent-Type: {type_}'
+        head += f'; filename="{_quoted(value.name)}"\r\nContent-Type: {_type(value)}'
     return f"{head}\r\n\r\n".encode("utf-8", "replace")
+
+
+def _type(file: File) -> str:
+    return file.type if _TYPE.fullmatch(file.type) else "application/octet-stream"
 
 
 def _quoted(name: str) -> str:
@@ -339,7 +356,7 @@ async def _repeated(attempt: Callable[[], Awaitable[T]]) -> T:
     return await attempt()
 
 
-async def _start(answer: aiohttp.ClientResponse, limit: int) -> bytes:
+async def start_of(answer: aiohttp.ClientResponse, limit: int) -> bytes:
     """The body, or its start when it is longer than `limit`."""
     start = bytearray()
     async for piece in answer.content.iter_any():
@@ -361,7 +378,7 @@ def retry_after(value: str) -> float | None:
     return min(seconds, 3600.0) if seconds >= 0 else None
 
 
-def _explained(error: Exception) -> str:
+def explained(error: Exception) -> str:
     """What went wrong, without the URL that aiohttp puts into some messages."""
     if isinstance(error, aiohttp.ClientConnectorCertificateError):
         return f"its certificate is not valid: {getattr(error.certificate_error, 'verify_message', '')}"

@@ -849,3 +849,43 @@ async def test_a_download_that_would_not_show_that_it_was_cut_is_refused(
 async def test_a_part_of_a_file_or_none_is_the_tools_trouble(http: Http, tool: Tool, status: int) -> None:
     tool.answers = [web.Response(status=status)]
     assert isinstance(await failure(http.download("files/1", "a.bin", "a/b")), Unavailable)
+
+
+# --- bodies as they are (WebDAV and its kin)
+
+
+async def test_bytes_and_a_file_are_sent_as_they_are(http: Http, tool: Tool, spool: DiskSpool) -> None:
+    content = bytes(range(256)) * 4000
+    large = await spool.keep("large.bin", "application/x-thing", content)
+    await http.request("PUT", "a", body=b"<x/>", headers={"Content-Type": "application/xml"})
+    for file in (large, await spool.keep("evil.txt", "text/plain\r\nX-Evil: 1", b"")):
+        await http.request("PUT", "b", body=file)
+    assert [heard.body for heard in tool.heard] == [b"<x/>", content, b""]
+    types = ["application/xml", "application/x-thing", "application/octet-stream"]
+    assert [heard.headers["Content-Type"] for heard in tool.heard] == types
+    assert [heard.headers["Content-Length"] for heard in tool.heard] == ["4", str(len(content)), "0"]
+
+
+async def test_a_file_that_is_gone_is_no_body(http: Http, tool: Tool) -> None:
+    gone = File("gone.pdf", "application/pdf", 5, hashlib.sha256(b"other").hexdigest())
+    error = await failure(http.request("PUT", "b", body=gone))
+    assert (type(error), str(error), tool.heard) == (Rejected, "gone.pdf is no longer kept", [])
+
+
+async def test_a_body_goes_alone(http: Http) -> None:
+    with pytest.raises(ValueError, match="body"):
+        await http.request("PUT", "b", body=b"", form={})
+
+
+@pytest.mark.parametrize("method", ["PROPFIND", "REPORT"])
+async def test_what_only_asks_is_repeated_with_its_body_and_leaves_no_doubt(
+    http: Http, tool: Tool, method: str
+) -> None:
+    tool.answers = [said(301, Location="other/"), said(502, {})]
+    await http.request(method, "a", body=b"<x/>")
+    assert [(heard.method, heard.target, heard.body) for heard in tool.heard] == [
+        (method, "/tracker/a", b"<x/>"), (method, "/tracker/other/", b"<x/>"),
+        (method, "/tracker/a", b"<x/>"),
+    ]  # fmt: skip
+    tool.answers = [said(504, {}) for _ in range(3)]
+    assert isinstance(await failure(http.request(method, "a", body=b"<x/>")), Unavailable)
