@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import ipaddress
 import math
 from collections import Counter, OrderedDict
@@ -26,6 +27,7 @@ class Place(NamedTuple):
 NOWHERE = Place("", "")
 
 
+@functools.lru_cache(4096)
 def place(peer: str) -> Place:
     """The place of an IP address as a socket or a proxy names it; `NOWHERE` when it is none."""
     with contextlib.suppress(ValueError):

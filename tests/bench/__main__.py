@@ -11,12 +11,18 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from tests.bench import inbound, outward, real, report
+from tests.bench import inbound, outward, quiet, real, report, webhooks
 from tests.bench.report import Cell
 from tests.peers import ROOT
 
 FOLDER = ROOT / ".work" / "bench"  # not in a temporary folder, which may be memory: commits go to a disk here
 KEPT, NEW = 100, 1  # mails on one SMTP connection, as relays keep one; or a connection for each
+
+LOOKS = 5  # at a tool where nothing happens
+QUIET = (
+    ("tasks on CalDAV (Radicale), asked by sync-token", quiet.Tasks),
+    ("files on WebDAV (WsgiDAV), a hundred in a folder, all looked at", quiet.Documents),
+)
 
 Measure = Callable[[], Awaitable[dict[str, Any]]]
 
@@ -32,6 +38,8 @@ class Size:
     queued: int = 50_000
     few: int = 90  # events with one request in flight on a real homeserver
     many: int = 240  # with eight
+    items: int = 100  # that webhooks are about, with ten events each
+    quiet: int = 10_000  # items that are followed and do not change
 
 
 def main() -> None:
@@ -43,7 +51,7 @@ def main() -> None:
     parser.add_argument("--only", default="", help="cells whose name contains this; the page stays as it is")
     parser.add_argument("--real", action="store_true", help="only on a real Synapse; writes that table of the page")
     asked = parser.parse_args()
-    size = Size(1, 500, 100, 50_000, 5_000, 20, 60) if asked.quick else Size()
+    size = Size(1, 500, 100, 50_000, 5_000, 20, 60, 50, 500) if asked.quick else Size()
     size.rounds = asked.rounds or size.rounds
     shutil.rmtree(FOLDER, ignore_errors=True)
     machine = report.machine(FOLDER)
@@ -57,8 +65,13 @@ def main() -> None:
 
 
 def _written(cells: list[Cell], on_synapse: list[Cell], machine: str, rounds: int, only: str) -> None:
-    if cells and not only:
-        report.write(cells, machine, rounds)
+    for columns, marks in (
+        (report.COLUMNS, report.MAIL),
+        (webhooks.COLUMNS, report.HOOKS),
+        (quiet.COLUMNS, report.QUIET),
+    ):
+        if (some := [cell for cell in cells if cell.columns is columns]) and not only:
+            report.write(some, machine, len(some[0].runs), marks)
     if on_synapse:
         report.write(on_synapse, machine, rounds, report.ON_SYNAPSE)
 
@@ -68,6 +81,8 @@ async def run(size: Size, only: str = "") -> list[Cell]:
     cells = [(cell, measure) for cell, measure in planned(size, FOLDER) if only in cell.name]
     for number in range(size.rounds):
         for cell, measure in cells:
+            if number and cell.once:
+                continue
             print(f"round {number + 1} of {size.rounds}: {cell.name}", file=sys.stderr, flush=True)
             cell.runs.append(await measure())
     return [cell for cell, _ in cells]
@@ -90,7 +105,30 @@ def planned(size: Size, folder: Path) -> list[tuple[Cell, Measure]]:
         found.append(_beside(few, size, folder, known, queued, name))
     replies = Cell("answers out of threads, nothing held")
     found.append((replies, lambda: outward.replies(folder / "outward", size.replies)))
-    return found
+    return [*found, _webhooks(size, folder), *(_quiet(size, folder, *each) for each in QUIET)]
+
+
+def _webhooks(size: Size, folder: Path) -> tuple[Cell, Measure]:
+    """Webhooks in, right after the same webhooks to a server that only commits them."""
+    events = 10
+    goals: dict[str, tuple[str, float]] = {"disorder": ("<=", 0)}
+    cell = Cell(
+        f"{size.items * events:,} webhooks about {size.items} items, 8 connections", goals, [], webhooks.COLUMNS
+    )
+
+    async def measure() -> dict[str, Any]:
+        alone = await webhooks.nothing(folder / "keeper", size.items, events, 8)
+        found = await webhooks.fresh(folder / "webhooks", size.items, events, 8)
+        ratio = found["per_second"] / alone["per_second"]
+        return found | {"alone": alone["per_second"], "ratio": ratio, "alone_cpu_ms": alone["cpu_ms"]}
+
+    return cell, measure
+
+
+def _quiet(size: Size, folder: Path, what: str, kind: type[quiet.Tool]) -> tuple[Cell, Measure]:
+    count = size.quiet // kind.slower
+    cell = Cell(f"{count:,} {what}", {}, [], quiet.COLUMNS, once=True)
+    return cell, lambda: quiet.items(kind, folder / kind.name, count, LOOKS)
 
 
 def _mails(

@@ -18,7 +18,9 @@ import psutil
 from tests.peers import ROOT
 
 PAGE = ROOT / "docs" / "benchmarks.md"
-BEGIN, END = "<!-- figures: written by make bench -->", "<!-- end of the figures -->"
+MAIL = "<!-- figures: written by make bench -->", "<!-- end of the figures -->"
+HOOKS = "<!-- figures of webhooks: written by make bench -->", "<!-- end of the figures of webhooks -->"
+QUIET = "<!-- figures of polling: written by make bench -->", "<!-- end of the figures of polling -->"
 ON_SYNAPSE = "<!-- figures on Synapse: written by make bench -->", "<!-- end of the figures on Synapse -->"
 COLUMNS = {
     "per_second": "a second",
@@ -41,6 +43,7 @@ class Cell:
     goals: Mapping[str, tuple[str, float]] = field(default_factory=dict)  # figure: (">=" or "<=", value)
     runs: list[Mapping[str, float]] = field(default_factory=list)
     columns: Mapping[str, str] = field(default_factory=lambda: COLUMNS)
+    once: bool = False  # what takes long is measured in the first round only
 
     def figures(self) -> dict[str, float]:
         """The median of every figure."""
@@ -109,11 +112,11 @@ def _settling(folder: Path) -> float:
     return 1000 * statistics.median(took)
 
 
-def write(cells: Sequence[Cell], machine: str, rounds: int, marks: tuple[str, str] = (BEGIN, END)) -> None:
+def write(cells: Sequence[Cell], machine: str, rounds: int, marks: tuple[str, str]) -> None:
     """Put the table into the page, between its marks; all cells have the same columns."""
     head = ["what", *cells[0].columns.values()]
     table = [
-        f"Measured {machine}. Medians of {rounds} runs.",
+        f"Measured {machine}. {f'Medians of {rounds} runs' if rounds > 1 else 'One run'}.",
         "",
         "| " + " | ".join(head) + " |",
         "|" + "---|" * len(head),

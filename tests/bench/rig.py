@@ -10,7 +10,7 @@ import signal
 import socket
 import statistics
 import sys
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -25,6 +25,7 @@ from tests.peers.instant import Instant
 from tests.peers.synapse import Registration
 
 ROOMS = {mailbox: f"!bench{number:02d}:company.example" for number, mailbox in enumerate(MAILBOXES)}
+COMMITS = "passerelle_commit_seconds_sum"
 SETTLE = 0.3  # seconds after the last message in which the bridge finishes what belongs to it
 
 
@@ -37,6 +38,7 @@ class Rig:
     homeserver: Instant
     smarthost: Outside
     smtp: int
+    metrics: str
 
     def cpu(self) -> float:
         """Seconds of CPU that the bridge has used."""
@@ -45,6 +47,12 @@ class Rig:
     def memory(self) -> float:
         """MB of memory that the bridge has now."""
         return float(psutil.Process(self.bridge.child.pid).memory_info().rss) / 1e6
+
+    async def database(self) -> float:
+        """Seconds that the bridge has spent in transactions."""
+        async with aiohttp.ClientSession() as http, http.get(self.metrics) as answer:
+            shown = await answer.text()
+        return float(next(line.split()[1] for line in shown.splitlines() if line.startswith(COMMITS)))
 
     async def requests(self) -> int:
         """How many requests the homeserver has had from the bridge."""
@@ -96,10 +104,16 @@ def cpu_of(child: Child) -> float:
 
 
 @contextlib.asynccontextmanager
-async def rig(folder: Path, data: Path | None = None, smarthost: bool = True) -> AsyncIterator[Rig]:
-    """A bridge with 50 mailboxes in 50 rooms, on the data in `data` if given; without `smarthost` that one is down."""
+async def rig(
+    folder: Path, data: Path | None = None, smarthost: bool = True, **more: Mapping[str, Any]
+) -> AsyncIterator[Rig]:
+    """A bridge with 50 mailboxes in 50 rooms, on the data in `data` if given; without `smarthost` that one is down.
+
+    `more` are connectors by their names, each mapped with its `rooms` (by scope) and configured with the rest.
+    """
     await asyncio.to_thread(folder.mkdir, parents=True, exist_ok=True)
-    listen, smtp, outside = f"127.0.0.1:{free_port()}", free_port(), Outside(folder)
+    listen, metrics = (f"127.0.0.1:{free_port()}" for _ in range(2))
+    smtp, outside = free_port(), Outside(folder)
     homeserver = Instant(folder, f"http://{listen}")
     config = configuration(
         homeserver.url,
@@ -109,8 +123,15 @@ async def rig(folder: Path, data: Path | None = None, smarthost: bool = True) ->
         smarthost=("127.0.0.1", outside.port),
         rooms=ROOMS,
         data=data or folder / "data",
-        overrides={"outward": {"hold": 0, "per_address": 0}},
+        overrides={
+            "outward": {"hold": 0, "per_address": 0},
+            "web": {"per_minute": 0},
+            "metrics": {"listen": metrics},
+        },
     )
+    for name, connector in more.items():
+        config["connectors"][name] = {key: value for key, value in connector.items() if key != "rooms"}
+        config["mappings"] += [{"connector": name, "scope": s, "room": room} for s, room in connector["rooms"].items()]
     bridge = BridgeProcess(write(folder / "passerelle.yaml", config), fresh=True)
     async with contextlib.AsyncExitStack() as stack:
         if smarthost:
@@ -120,7 +141,7 @@ async def rig(folder: Path, data: Path | None = None, smarthost: bool = True) ->
         stack.push_async_callback(bridge.stop)
         await bridge.start(wait=False)
         await until(lambda: _takes_mail(bridge.url), "the bridge to take mail", every=0.1)
-        yield Rig(folder, bridge, homeserver, outside, smtp)
+        yield Rig(folder, bridge, homeserver, outside, smtp, f"http://{metrics}/metrics")
 
 
 async def _takes_mail(url: str) -> bool:

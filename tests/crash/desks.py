@@ -28,7 +28,7 @@ class Reply:
     room: str
     root: str
     author: str
-    partner: str  # who must get it, and nobody else: an address, an issue; "" for an issue still to be made
+    partner: str  # who must get it, and nobody else: an address, an item; "" for an item still to be made
 
 
 class Desk:
@@ -97,7 +97,7 @@ class Desk:
             for event in self.employee.timeline(room):
                 asked, root = self.asks.match(body(event)), thread_of(event)
                 if asked and root and event["sender"] == self.employee.mxid:
-                    partner = self.roots[root][1] if asked[0].startswith("!reply") else ""
+                    partner = "" if asked[1].startswith("[t-") else self.roots[root][1]
                     found.append(Reply(asked[1], event["event_id"], room, root, event["sender"], partner))
         return found
 

@@ -1,4 +1,4 @@
-"""What the kills happen to: a homeserver, a tracker and a bridge that reach each other through faults, a smarthost."""
+"""What the kills happen to: a homeserver, tools and a bridge that reach each other through faults, a smarthost."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import os
 import sys
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Collection
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,17 +15,33 @@ import aiohttp
 
 from bridge.matrix.ghosts import localpart
 from bridge.model import Author
+from tests.crash.families import FAMILIES, Family
 from tests.peers import ROOT, free_port, until
 from tests.peers.bridge import BridgeProcess, configuration, write
 from tests.peers.employee import Employee
 from tests.peers.faults import Proxy
-from tests.peers.roundup import BRIDGE, NAME, Roundup
 from tests.peers.synapse import Registration, Synapse
 from tests.peers.world import Sink
 
 MAILBOXES = ("support@company.example", "sales@company.example", "billing@company.example")
-HELPDESK = "helpdesk"
 LARGEST = 6000  # bytes of an event that the homeserver takes as long as `Stage.small` lasts
+
+
+@dataclass
+class Tool:
+    """One that takes part, as the bridge reaches it, and the room of its items."""
+
+    family: Family
+    way: Proxy
+    room: str
+
+    @property
+    def name(self) -> str:
+        return self.family.name
+
+    def written(self) -> int:
+        """Requests that may have changed something in it."""
+        return sum(self.way.requests[each] for each in self.family.writes)
 
 
 @dataclass
@@ -37,13 +53,11 @@ class Stage:
     homeserver: Proxy  # as the bridge reaches it
     appservice: Proxy  # as the homeserver reaches the bridge
     sink: Sink
-    tracker: Roundup
-    helpdesk: Proxy  # the tracker as the bridge reaches it
+    tools: list[Tool]
     bridge: BridgeProcess
     bot: str
     staff: list[Employee]
     rooms: dict[str, str]  # by mailbox
-    tickets: str  # the room of the tracker's issues
     smtp: tuple[str, int]
 
     @property
@@ -64,8 +78,8 @@ class Stage:
         return True
 
     async def polled(self) -> bool:
-        """Whether the bridge has looked into the tracker twice: what happens there from now on is news."""
-        return self.helpdesk.requests.total() > 2
+        """Whether the bridge has looked into every tool twice: what happens there from now on is news."""
+        return all(tool.way.requests.total() > tool.family.looks for tool in self.tools)
 
     async def status(self) -> dict[str, Any]:
         """What the bridge says of itself through its admin socket; {} when it does not answer."""
@@ -103,7 +117,7 @@ class Stage:
 
     async def timelines(self) -> dict[str, list[dict[str, Any]]]:
         """Those of all rooms in which people outside are heard."""
-        return {room: await self.timeline(room) for room in (*self.rooms.values(), self.tickets)}
+        return {room: await self.timeline(room) for room in (*self.rooms.values(), *(tool.room for tool in self.tools))}
 
     def ghost(self, account: str, realm: str = "mail") -> str:
         """Who speaks in rooms for a customer."""
@@ -115,8 +129,8 @@ def _is_large(request: Any) -> bool:
 
 
 @contextlib.asynccontextmanager
-async def staged(folder: Path, seed: int) -> AsyncIterator[Stage]:
-    """Set it all up, the bridge not yet running."""
+async def staged(folder: Path, seed: int, families: Collection[str]) -> AsyncIterator[Stage]:
+    """Set it all up, with the tools of these names; the bridge not yet running."""
     listen = f"127.0.0.1:{free_port()}"
     async with contextlib.AsyncExitStack() as stack:
         appservice = await stack.enter_async_context(Proxy(f"http://{listen}", seed=seed))
@@ -124,21 +138,24 @@ async def staged(folder: Path, seed: int) -> AsyncIterator[Stage]:
         synapse = await stack.enter_async_context(Synapse(folder / "synapse", registration))
         homeserver = await stack.enter_async_context(Proxy(synapse.url, seed=seed + 1))
         sink = await stack.enter_async_context(Sink(seed=seed + 2))
-        tracker = await stack.enter_async_context(Roundup(folder / "tracker"))
-        helpdesk = await stack.enter_async_context(Proxy(tracker.origin, seed=seed + 3))
         staff = [await stack.enter_async_context(await _employee(synapse, name)) for name in ("alice", "bob")]
         rooms = {mailbox: await _room(staff, mailbox, registration, synapse) for mailbox in MAILBOXES}
         smtp = ("127.0.0.1", free_port())
-        management, tickets = [await _room(staff, each, registration, synapse) for each in ("operators", "tickets")]
+        management = await _room(staff, "operators", registration, synapse)
+        tools = [
+            await _tool(kind(folder / kind.name), appservice, seed + 3 + number, stack, staff, registration, synapse)
+            for number, kind in enumerate(each for each in FAMILIES if each.name in families)
+        ]
         overrides = {
             "management_room": management,
             "homeserver": {"timeout": 5},
             "outward": {"hold": 0.2, "per_address": 0},
             "retry": {"first": 0.1, "longest": 1.5},
-            "connectors": {"mail": {"rate": 0}, HELPDESK: _tracked(tracker, helpdesk)},
+            "web": {"per_minute": 0},
+            "connectors": {"mail": {"rate": 0}} | {each.name: each.family.config(each.way.url) for each in tools},
             "mappings": [
                 *({"connector": "mail", "scope": mailbox, "room": room} for mailbox, room in rooms.items()),
-                {"connector": HELPDESK, "scope": "issue", "room": tickets},
+                *({"connector": each.name, "scope": each.family.scope, "room": each.room} for each in tools),
             ],
         }
         config = configuration(
@@ -148,14 +165,19 @@ async def staged(folder: Path, seed: int) -> AsyncIterator[Stage]:
         bridge = BridgeProcess(write(folder / "bridge" / "passerelle.yaml", config), fresh=True)
         stack.push_async_callback(bridge.stop)
         bot = f"@{registration.bot}:{synapse.server_name}"
-        yield Stage(
-            folder, synapse, homeserver, appservice, sink, tracker, helpdesk, bridge, bot, staff, rooms, tickets, smtp
-        )
+        yield Stage(folder, synapse, homeserver, appservice, sink, tools, bridge, bot, staff, rooms, smtp)
 
 
-def _tracked(tracker: Roundup, way: Proxy) -> dict[str, Any]:
-    login = {"username": BRIDGE, "password": tracker.password(BRIDGE)}
-    return {"plugin": "roundup", "url": f"{way.url}/{NAME}/", "web": tracker.url, "every": 1, **login}
+async def _tool(
+    family: Family, appservice: Proxy, seed: int, stack: contextlib.AsyncExitStack, staff: list[Employee],
+    registration: Registration, synapse: Synapse,
+) -> Tool:  # fmt: skip
+    """Its webhooks take the homeserver's way to the bridge, faults and all."""
+    family.hook = f"{appservice.url}/hooks/{family.name}"
+    family.config("")  # what it calls is known before it starts
+    await stack.enter_async_context(family.server)
+    way = await stack.enter_async_context(Proxy(family.origin, seed=seed))
+    return Tool(family, way, await _room(staff, family.name, registration, synapse))
 
 
 async def _employee(synapse: Synapse, name: str) -> Employee:

@@ -1,4 +1,4 @@
-"""Trouble on every side: the homeserver, the smarthost, the tracker, the way to the bridge, its disk; and kills."""
+"""Trouble on every side: the homeserver, the smarthost, the tools, the way to the bridge, its disk; and kills."""
 
 from __future__ import annotations
 
@@ -13,9 +13,8 @@ from collections.abc import Awaitable, Callable, Sequence
 
 import psutil
 
-from tests.crash.stage import Stage, listening
+from tests.crash.stage import Stage, Tool, listening
 from tests.peers.faults import Fault, Kind, Proxy
-from tests.peers.roundup import NAME
 
 STAGES: dict[str, Sequence[str]] = {
     "banner": ("421 4.3.2 closing", "554 5.3.2 no service here"),
@@ -34,10 +33,11 @@ class Trouble:
         self.stage = stage
         self.struck: Counter[str] = Counter()
         self._seed = seed
+        self._killed: set[str] = set()
 
     async def work(self, over: Callable[[], bool]) -> None:
         """One trouble at a time on each side, with calm between, until `over`."""
-        sides = (self._homeserver, self._appservice, self._smarthost, self._disk, self._tracker)
+        sides = (self._homeserver, self._appservice, self._smarthost, self._disk, self._tool, self._tool)
         async with asyncio.TaskGroup() as tasks:
             for number, side in enumerate(sides):
                 tasks.create_task(self._haunt(side, random.Random(f"{self._seed} {number}"), over))
@@ -58,16 +58,22 @@ class Trouble:
         kind: Kind | str = dice.choice(["down", "refuse", "slow", "cut", "cut", 500])
         await self._proxied(self.stage.appservice, kind, dice, "appservice")
 
-    async def _tracker(self, dice: random.Random) -> None:
+    async def _tool(self, dice: random.Random) -> None:
         """ "cut" here is a request that was done, and the bridge does not know."""
+        tool = dice.choice(self.stage.tools)
         kind: Kind | str = dice.choice(["down", "refuse", "slow", "cut", "cut", "cut", 429, 503, "killed"])
         if kind != "killed":
-            await self._proxied(self.stage.helpdesk, kind, dice, "tracker")
-            return
-        self.struck["tracker killed"] += 1
-        self.stage.tracker.kill()
-        await asyncio.sleep(dice.uniform(0, 1.5))
-        await self.stage.tracker.start()
+            await self._proxied(tool.way, kind, dice, tool.name)
+        elif tool.family.lasting and tool.name not in self._killed:
+            await self._kill(tool, dice.uniform(0, 1.5))
+
+    async def _kill(self, tool: Tool, seconds: float) -> None:
+        self.struck[f"{tool.name} killed"] += 1
+        self._killed.add(tool.name)
+        tool.family.server.child.kill()
+        await asyncio.sleep(seconds)
+        await tool.family.server.start()
+        self._killed.discard(tool.name)
 
     async def _proxied(self, proxy: Proxy, kind: Kind | str, dice: random.Random, side: str) -> None:
         self.struck[f"{side} {kind}"] += 1
@@ -171,21 +177,22 @@ class Killer:
             self.done += 1
             if self.done % 10 == 0 or self.done == self._kills:
                 self._say(
-                    f"{self.done} kills, {len(self.stage.sink.mails)} mails out, {self._written()} into the tracker"
+                    f"{self.done} kills, {len(self.stage.sink.mails)} mails out, {self._written()} into the tools"
                 )
 
     async def _some_time(self, seconds: float) -> None:
-        """So long; half the times only until it has just begun to write to the tracker, if it does."""
+        """So long; half the times only until it has just begun to write to one of the tools, if it does."""
         clock = asyncio.get_running_loop().time
-        end, written = clock() + seconds, self._written() if self._dice.random() < 0.5 else sys.maxsize
-        while clock() < end and self._written() <= written:
+        end, tool = clock() + seconds, self._dice.choice(self.stage.tools)
+        written = tool.written() if self._dice.random() < 0.5 else sys.maxsize
+        while clock() < end and tool.written() <= written:
             await asyncio.sleep(0.01)
-        if self._written() > written:
+        if tool.written() > written:
             await asyncio.sleep(self._dice.uniform(0, 0.2))
 
     def _written(self) -> int:
-        """Requests that would change something in the tracker."""
-        return sum(self.stage.helpdesk.requests[f"{method} {NAME}"] for method in ("POST", "PATCH"))
+        """Requests that may have changed something in the tools."""
+        return sum(tool.written() for tool in self.stage.tools)
 
     async def _restart(self) -> None:
         self._say("the homeserver is restarted")

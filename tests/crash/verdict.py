@@ -18,7 +18,7 @@ STUB = "cannot be shown here"
 
 @dataclass
 class Count:
-    """The figures, and the evidence for those that should be zero; lost, duplicated, reordered: tickets too."""
+    """The figures, and the evidence for those that should be zero; lost, duplicated, reordered: the tools' too."""
 
     kills: int = 0
     accepted: int = 0  # mails
@@ -28,12 +28,12 @@ class Count:
     reordered: int = 0
     astray: int = 0  # in the wrong room or thread, or to the wrong recipient
     replies: int = 0  # by mail
-    comments: int = 0  # in the tracker: of customers, to be shown here, and ours, asked for here
+    comments: int = 0  # in the tools: of customers, to be shown here, and ours, asked for here
     comments_lost: int = 0
     comments_doubled: int = 0
-    issues: int = 0  # in the tracker, likewise
-    issues_lost: int = 0
-    issues_doubled: int = 0
+    items: int = 0  # in the tools, likewise
+    items_lost: int = 0
+    items_doubled: int = 0
     rescued: int = 0  # replies that a person had to send or try again, visibly asked to
     seconds: int = 0
     seed: int = 0
@@ -54,7 +54,7 @@ class Count:
         self.evidence.append(f"{figure}: {what}")
 
     def once(self, what: str, kind: str, found: Sequence[object]) -> None:
-        """Of this `kind` ("comments", "issues") there should be one."""
+        """Of this `kind` ("comments", "items") there should be one."""
         if not found:
             self.blame("lost", f"{what} is nowhere", f"{kind}_lost")
         for _ in found[1:]:
