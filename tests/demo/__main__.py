@@ -50,7 +50,7 @@ async def _play(once: bool) -> int:
     from tests.demo.transcript import Printer
 
     printer = Printer()
-    printer.line("Passerelle: mail, tickets and chat are one conversation", "bold")
+    printer.line("Passerelle: mail, tickets, opportunities, documents and chat are one conversation", "bold")
     try:
         async with stage.opened(printer, STORY_HOLD, fixed_ports=not once) as opened:
             play = Play(opened, Checks(printer))

@@ -15,7 +15,12 @@ from typing import Any
 
 from bridge.texts import Texts
 from tests.demo.checks import Checks, SceneEnded
+from tests.demo.crm import CONNECTOR as CRM
+from tests.demo.crm import DORA, Crm
+from tests.demo.documents import CONNECTOR as DOCUMENTS
+from tests.demo.documents import Documents
 from tests.demo.stage import BOT, SERVER, Stage
+from tests.demo.tracker import CONNECTOR as HELPDESK
 from tests.demo.tracker import Tracker
 from tests.peers.employee import Employee, body, relation
 from tests.peers.roundup import Issue
@@ -24,6 +29,7 @@ from tests.peers.world import Mail, letter, post
 Event = dict[str, Any]
 Look = Callable[[Event], Any]
 NOW = "."  # as Roundup has it
+TAKERS = {"mail": "the mail server", HELPDESK: "Roundup", CRM: "Tryton", DOCUMENTS: "the document server"}
 PATIENCE = 20  # seconds an employee waits for something to appear
 ALLOWANCE = 0.5  # seconds beyond a hold in which a mail that must not leave would have left
 
@@ -70,6 +76,14 @@ class Play:
     @property
     def tracker(self) -> Tracker:
         return self.stage.tracker
+
+    @property
+    def crm(self) -> Crm:
+        return self.stage.crm
+
+    @property
+    def documents(self) -> Documents:
+        return self.stage.documents
 
     def room(self, name: str) -> str:
         return self.stage.rooms[name]
@@ -134,21 +148,21 @@ class Play:
 
     async def opens(self, user: str, title: str, text: str) -> str:
         """Somebody makes an issue in Roundup; returns its number."""
-        self.stage.transcript.tracker(f"{self.tracker.people[user][0]} opens “{title}”", text)
+        self.stage.transcript.tool("Roundup", f"{self.tracker.people[user][0]} opens “{title}”", text)
         self.written.append(text)
         message = await self.tracker.write(text, user, date=NOW)
         return await self.tracker.open(title, by=user, messages=[message])
 
     async def comments(self, user: str, issue: str, text: str) -> None:
         """Somebody writes on an issue in Roundup."""
-        self.stage.transcript.tracker(f"{self.tracker.people[user][0]} writes on issue{issue}", text)
+        self.stage.transcript.tool("Roundup", f"{self.tracker.people[user][0]} writes on issue{issue}", text)
         self.written.append(text)
         await self.tracker.comment(issue, text, by=user, date=NOW)
 
     async def changes(self, user: str, issue: str, **fields: str) -> None:
         """Somebody changes an issue in Roundup."""
         said = ", ".join(f"{name}: {value}" for name, value in fields.items())
-        self.stage.transcript.tracker(f"{self.tracker.people[user][0]} changes issue{issue}", said)
+        self.stage.transcript.tool("Roundup", f"{self.tracker.people[user][0]} changes issue{issue}", said)
         await self.tracker.change(issue, user, **fields)
 
     async def reads(self, issue: str) -> Issue:
@@ -160,8 +174,35 @@ class Play:
             "Title": found.title, "Status": found.status, "Priority": found.priority, "Assigned to": found.assignedto,
             "Messages": f"{len(found.messages)}, the last by {last.author}",
         }  # fmt: skip
-        self.stage.transcript.tracker(f"issue{issue} is now", last.content, headers.items())
+        self.stage.transcript.tool("Roundup", f"issue{issue} is now", last.content, headers.items())
         return found
+
+    # --- in the CRM and the documents
+
+    async def tells(self, deal: int, text: str) -> None:
+        """Dora, who works in Tryton, says something to her colleagues there."""
+        self.stage.transcript.tool("Tryton", f"{DORA[1]} tells her colleagues at opportunity#{deal}", text)
+        self.secrets.append(text)
+        await self.crm.chat(deal, text, by=DORA[0], audience="internal")
+
+    async def sells_to(self, deal: int, party: str) -> None:
+        """Dora says in Tryton whose opportunity it is."""
+        self.stage.transcript.tool("Tryton", f"{DORA[1]} sets the party of opportunity#{deal}", party)
+        await self.crm.belongs(deal, party)
+
+    async def looks_up(self, deal: int) -> dict[str, Any]:
+        """Ask Tryton how an opportunity stands, and show it."""
+        await self.quiet()
+        found = await self.crm.stands(deal)
+        headers = {"Description": found["description"], "Stage": found["state"], "Amount": found["amount"]}
+        shown = {**headers, "Probability": found["probability"], "Party": found["party"]}
+        self.stage.transcript.tool("Tryton", f"opportunity#{deal} is now", found["comment"], shown.items())
+        return found
+
+    async def saves(self, path: str, text: str) -> None:
+        """Alice saves another version of a document, on her own drive."""
+        self.stage.transcript.tool("the documents", f"Alice Martin saves {path}", text)
+        await self.documents.write(path, text)
 
     # --- outside
 
@@ -202,7 +243,7 @@ class Play:
         """What an author sees once it has left; `made`: something new was made of it."""
         text = self.say("preview-made" if made else "preview-sent", connector=connector, to="\0", key="\0")
         said = text.partition("\0")[0].rstrip()
-        taker = "the mail server" if connector == "mail" else "Roundup"
+        taker = TAKERS[connector]
         await self.reworded(who, asked, said, f"its preview says that {taker} took it")
         await self.marked(who, asked.room, asked.event, "✉️")
         await self.unmarked(who, asked.room, asked.event, "⏳")

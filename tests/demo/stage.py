@@ -1,4 +1,4 @@
-"""What runs in the demo: a real homeserver, a real tracker, the bridge, a world outside; accounts, a space, rooms."""
+"""What runs in the demo: a real homeserver, real tools, the bridge, a world outside; accounts, a space, rooms."""
 
 from __future__ import annotations
 
@@ -17,7 +17,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from tests.demo.tracker import CONNECTOR, Tracker
+from tests.demo import crm, documents, tracker
+from tests.demo.crm import Crm
+from tests.demo.documents import Documents
+from tests.demo.tracker import Tracker
 from tests.demo.transcript import Printer, Transcript, Watcher
 from tests.peers import ROOT, free_port
 from tests.peers.bridge import BridgeProcess, configuration, merged, write
@@ -28,17 +31,25 @@ from tests.peers.world import Mail, Sink
 FOLDER = ROOT / ".demo"
 SERVER = "company.example"
 BOT = f"@passerelle:{SERVER}"
-PASSWORD = "passerelle"  # of every account: nobody but this machine reaches the homeserver and the tracker
+PASSWORD = "passerelle"  # of every account: nobody but this machine reaches the homeserver and the tools
 PEOPLE = {"alice": "Alice Martin", "bob": "Bob Keller", "carol": "Carol Rossi"}
 ROOMS = {
     "support": "What customers write to support@company.example, and issues in Roundup",
-    "sales": "What customers and partners write to sales@company.example",
+    "sales": "What customers and partners write to sales@company.example, and opportunities in Tryton",
     "general": "Anything; nothing from outside comes here",
     "bridge-ops": "Where Passerelle tells of trouble",
 }
 MAILBOXES = {"support@company.example": "#support:company.example", "sales@company.example": "#sales:company.example"}
-ISSUES = {"connector": CONNECTOR, "scope": "issue", "room": "#support:company.example"}
-PORTS = {"homeserver": 8008, "tracker": 8917, "smtp": 2525, "sink": 2526, "bridge": 29400}
+SUPPORT, SALES = MAILBOXES.values()
+TOOLS: list[dict[str, Any]] = [
+    {"connector": tracker.CONNECTOR, "scope": "issue", "room": SUPPORT},
+    {"connector": crm.CONNECTOR, "scope": crm.SCOPE, "room": SALES},
+    # what begins elsewhere does not appear in #support, but people there may link it, and make their own
+    {"connector": crm.CONNECTOR, "scope": crm.SCOPE, "room": SUPPORT, "private": True, "new": False},
+    {"connector": documents.CONNECTOR, "scope": documents.SCOPE, "room": SUPPORT, "new": False},
+]
+SPACE = "company"
+PORTS = {"homeserver": 8008, "tracker": 8917, "crm": 8918, "smtp": 2525, "sink": 2526, "bridge": 29400}
 
 
 class Busy(Exception):
@@ -67,6 +78,8 @@ class Stage:
 
     synapse: Synapse
     tracker: Tracker
+    crm: Crm
+    documents: Documents
     bridge: BridgeProcess
     config: dict[str, Any]
     outbox: Outbox
@@ -111,7 +124,9 @@ def _made(printer: Printer, hold: float, ports: dict[str, int]) -> Stage:
     synapse = Synapse(FOLDER / "synapse", registration, ports["homeserver"], SERVER)
     outbox = Outbox(ports["sink"], FOLDER / "outgoing")
     people = {user: (name, f"{user}@{SERVER}") for user, name in PEOPLE.items()}
-    tracker = Tracker(FOLDER / "roundup", ports["tracker"], people, PASSWORD)
+    (FOLDER / "documents").mkdir()
+    desk = Tracker(FOLDER / "roundup", ports["tracker"], people, PASSWORD)
+    tools = (desk, Crm(FOLDER / "tryton", ports["crm"]), Documents(FOLDER / "documents"))
     config = configuration(
         synapse.url,
         registration,
@@ -121,24 +136,43 @@ def _made(printer: Printer, hold: float, ports: dict[str, int]) -> Stage:
         rooms=MAILBOXES,
         data=FOLDER / "bridge" / "data",
         server_name=SERVER,
-        overrides={"outward": {"hold": hold}, "management_room": f"#bridge-ops:{SERVER}"},
+        overrides={
+            "outward": {"hold": hold},
+            "management_room": f"#bridge-ops:{SERVER}",
+            "rooms": {"space": f"#{SPACE}:{SERVER}"},
+        },
     )
-    config["connectors"][CONNECTOR] = tracker.connector()
-    config["mappings"].append(ISSUES)
+    names = (tracker.CONNECTOR, crm.CONNECTOR, documents.CONNECTOR)
+    config["connectors"] |= {name: tool.connector() for name, tool in zip(names, tools, strict=True)}
+    config["mappings"] += TOOLS
     bridge = BridgeProcess(write(FOLDER / "bridge" / "passerelle.yaml", config), fresh=True)
     transcript = Transcript(printer)
     outbox.told = transcript.leaves
-    return Stage(synapse, tracker, bridge, config, outbox, ("127.0.0.1", ports["smtp"]), transcript, hold)
+    return Stage(synapse, *tools, bridge, config, outbox, ("127.0.0.1", ports["smtp"]), transcript, hold)
 
 
 async def _start_servers(printer: Printer, stage: Stage, stack: contextlib.AsyncExitStack) -> None:
+    selling = asyncio.create_task(_start_crm(stage.crm, stack))  # it takes longest
+    stack.callback(selling.cancel)
     with printer.step(f"Synapse, a real homeserver, at {stage.synapse.url}"):
         stack.push_async_callback(stage.synapse.stop)
         await stage.synapse.start()
     await _start_tracker(printer, stage.tracker, stack)
+    first = "" if stage.crm.made_before() else " (made for the first time: a minute)"
+    with printer.step(f"Tryton, a real CRM, at {stage.crm.url}{first}"):
+        await selling
+    with printer.step(f"documents, on a real WebDAV server, at {stage.documents.url}"):
+        stack.push_async_callback(stage.documents.stop)
+        await stage.documents.start()
     with printer.step(f"the world outside: a mail server at 127.0.0.1:{stage.outbox.port}"):
         stage.outbox.folder.mkdir()
         await stack.enter_async_context(stage.outbox)
+
+
+async def _start_crm(crm: Crm, stack: contextlib.AsyncExitStack) -> None:
+    stack.push_async_callback(crm.stop)
+    await crm.start()
+    await crm.hire()
 
 
 async def _start_tracker(printer: Printer, tracker: Tracker, stack: contextlib.AsyncExitStack) -> None:
@@ -174,7 +208,9 @@ async def _make_rooms(printer: Printer, stage: Stage) -> None:
         )  # fmt: skip
         stage.rooms = dict(zip(ROOMS, await asyncio.gather(*made), strict=True))
         stage.transcript.rooms = {room: f"#{name}" for name, room in stage.rooms.items()}
-        space = await alice.create_space("Company", list(stage.rooms.values()), invited)
+        space = await alice.create_room("Company", [*invited, BOT], {BOT: 50}, alias=SPACE, space=True)
+        for room in stage.rooms.values():
+            await alice.add_to_space(space, room)
         await asyncio.gather(*(each.join(room) for each in others for room in (space, *stage.rooms.values())))
 
 

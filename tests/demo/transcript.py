@@ -1,4 +1,4 @@
-"""The transcript: what an employee's client shows, what crosses the company's border, what the tracker has."""
+"""The transcript: what an employee's client shows, what crosses the company's border, what the tools have."""
 
 from __future__ import annotations
 
@@ -216,10 +216,10 @@ class Transcript:
         for name, data in mail.files.items():
             self.printer.line(f"      📎 {name} ({len(data)} bytes)")
 
-    def tracker(self, what: str, text: str = "", headers: Iterable[tuple[str, str]] = ()) -> None:
-        """Somebody does something in the issue tracker, or it is read."""
+    def tool(self, name: str, what: str, text: str = "", headers: Iterable[tuple[str, str]] = ()) -> None:
+        """Somebody does something in a tool, or it is read."""
         self.left_place()
-        self.printer.line(f"\n  ◆ in Roundup, {what}", "bold", "green")
+        self.printer.line(f"\n  ◆ in {name}, {what}", "bold", "green")
         self._headers(headers)
         if text:
             self.printer.block("      ┊ ", text.strip(), rest="      ┊ ", most=24)

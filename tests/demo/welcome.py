@@ -1,13 +1,15 @@
-"""What the demo says when the story is over: how to join, how to see the tracker, how to write from outside."""
+"""What the demo says when the story is over: how to join, how to see the tools, how to write from outside."""
 
 from __future__ import annotations
 
 import sys
 from pathlib import Path
 
+from tests.demo.crm import DORA
 from tests.demo.stage import PASSWORD, ROOMS, SERVER, Stage
 from tests.demo.tracker import TOM
 from tests.peers import ROOT
+from tests.peers.tryton import DATABASE
 
 TEXT = """
 The demo stays up. What you do now appears here too. Ctrl-C stops everything.
@@ -24,6 +26,11 @@ The demo stays up. What you do now appears here too. Ctrl-C stops everything.
     users        {trackers}
     password     {password}
     an issue is a thread in #support; !ticket in a thread, or 🎫 on any message there, makes one
+
+  The other tools
+    Tryton       {crm} (database {database}), for a Tryton 8.0 client: {seller}, password {selling}
+    documents    {documents}Deals/ in a browser: alice, password {reading}
+    !deal and !doc in a thread of #support make an opportunity and a document
 
   Write from outside
     {python} -m tests.demo.mail --to support@company.example --from you@outside.example --subject "Hello"
@@ -52,6 +59,12 @@ def welcome(stage: Stage) -> str:
         password=PASSWORD,
         rooms="  ".join(f"#{name}:{SERVER}" for name in ROOMS),
         tracker=stage.tracker.url,
+        crm=stage.crm.url,
+        database=DATABASE,
+        seller=DORA[0],
+        selling=stage.crm.password(DORA[0]),
+        documents=stage.documents.url,
+        reading=stage.documents.password("alice"),
         trackers="  ".join(f"{user}{' (a customer)' if user == TOM else ''}" for user in stage.tracker.people),
         python=_short(Path(sys.executable)),
         smtp=f"{host}:{port}",

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable
 
 from tests.demo.play import Play
-from tests.demo.scenes import border, desk, sales, support, trouble
+from tests.demo.scenes import border, deal, desk, sales, support, trouble
 
 Scene = Callable[[Play], Awaitable[None]]
 
@@ -28,6 +28,12 @@ STORY: tuple[Scene, ...] = (
     desk.alice_answers_both,
     desk.a_message_becomes_an_issue,
     desk.a_customer_opens_an_issue,
+    desk.an_issue_gets_a_room,
+    desk.what_was_said_is_found,
+    deal.a_customer_wants_more,
+    deal.a_mail_becomes_an_opportunity,
+    deal.a_file_becomes_a_document,
+    deal.the_customer_is_answered,
     trouble.a_refusal_is_told,
     trouble.the_original_is_kept,
     trouble.a_bounce_is_pinned,

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from urllib.parse import unquote
+
 from tests.demo.play import Look, Play, bot_answers, in_thread, mentioned, says, shows_file
 from tests.demo.stage import BOT
 from tests.demo.tracker import CONNECTOR, ERIN, TOM
@@ -140,6 +142,53 @@ async def a_customer_opens_an_issue(play: Play) -> None:
     played(all(part in body(line) for part in expected), "for both changes", body(line))
     found = await play.reads(issue)
     played((found.priority, found.assignedto) == ("urgent", "bob"), "as Roundup has it", found)
+    play.keep(reader=issue, reader_card=root)
+
+
+async def an_issue_gets_a_room(play: Play) -> None:
+    """An issue gets a room of its own: !room; the conversation goes on there, and !room close sums it up"""
+    issue, root, played = play.kept("reader"), play.kept("reader_card"), play.checks.that
+    await play.talk(play.bob, "support", "This takes more than a thread, let us get together.", root)
+    asked = await play.alice.say(play.room("support"), "!room Badge readers", thread=root)
+    told = await play.see(play.alice, "support", lambda each: bot_answers(each, asked), "the bot makes a room")
+    await _enter(play, body(told))
+    card = await play.see(play.bob, "readers", _card(issue), "the card is there")
+    await play.see(play.bob, "readers", lambda each: each["content"].get("pinned") == [card["event_id"]], "and pinned")
+    await play.talk(play.bob, "readers", "The cable of reader 2 is as old as I am.")
+    await play.comments(ERIN, issue, "A new cable lies at the front desk.")
+    seen = await play.see(play.alice, "readers", says("at the front desk", ERINS), "what Erin writes arrives there")
+    played("m.relates_to" not in seen["content"], "in no thread: the room is the conversation", seen)
+    closing = await play.alice.say(play.room("readers"), "!room close The cable is replaced, readers are fast again.")
+    asked_, _ = await play.previewed(play.alice, "readers", closing, "!room close previews the summary")
+    await play.accepted(play.alice, asked_, CONNECTOR)
+    play.written.append("The cable is replaced")
+    await play.see(play.alice, "support", says("closed its own room", BOT, root), "the thread goes on")
+    last = (await play.reads(issue)).messages[-1]
+    played("readers are fast again" in last.content, "the issue has the summary", last.content)
+
+
+async def _enter(play: Play, told: str) -> None:
+    """Alice and Bob accept the bot's invitation."""
+    room = told.partition("https://matrix.to/#/")[2].partition("?")[0].split()[0].split("/")[0]
+    room = unquote(room)
+    play.stage.rooms["readers"] = room
+    play.stage.transcript.rooms[room] = "Badge readers"
+    for each in (play.alice, play.bob):
+        await each.see_invite(room)
+        await each.join(room)
+    play.checks.that(room not in play.carol.invites, "and invites those who were in the thread: Alice and Bob")
+
+
+async def what_was_said_is_found(play: Play) -> None:
+    """!find looks through the room's conversations and tools"""
+    asked = await play.bob.say(play.room("support"), "!find badge")
+    told = await play.see(play.bob, "support", lambda each: bot_answers(each, asked), "the bot answers in one message")
+    found, played = body(told), play.checks.that
+    played(f"issue{play.kept('reader')}" in found, "with the issue", found)
+    played(len(found.splitlines()) <= 11, "in at most ten lines", found)
+    elsewhere = await play.carol.say(play.room("sales"), "!find badge")
+    told = await play.see(play.carol, "sales", lambda each: bot_answers(each, elsewhere), "asked in #sales")
+    played("issue" not in body(told), "it finds nothing of #support", body(told))
 
 
 async def _made(play: Play) -> str:
