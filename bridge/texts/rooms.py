@@ -76,4 +76,118 @@ ROOMS: dict[str, tuple[str, str]] = {
         "son salon a été mis à niveau, et dans l'ancien personne ne peut l'arrêter",
     ),
     "no-mapping": ("nothing", "rien"),
+    # rooms of their own
+    "help-room": (
+        "!room [name] — gives this conversation a room of its own; !room close [summary] archives that",
+        "!room [nom] — donne à cette conversation son propre salon ; !room close [résumé] l'archive",
+    ),
+    "room-made": (
+        "This conversation goes on in a room of its own: {link} (invited: {count}). What is written here belongs to it "
+        "no more.",
+        "Cette conversation continue dans son propre salon : {link} (invités : {count}). Ce qui est écrit ici n'en "
+        "fait plus partie.",
+    ),
+    "room-how": (
+        "This whole room is that conversation: what you write stays inside until you !reply or put 📤 on your message. "
+        "!room close ends it with a summary.",
+        "Tout ce salon est cette conversation : ce que vous écrivez reste interne jusqu'à !reply ou 📤. !room close la "
+        "termine avec un résumé.",
+    ),
+    "room-moved": (
+        "This conversation goes on in its own room, {link} What is written here does not belong to it any more.",
+        "Cette conversation continue dans son propre salon, {link} Ce qui est écrit ici n'en fait plus partie.",
+    ),
+    "room-there": (
+        "This conversation has a room of its own (!room close in it ends that): {link}",
+        "Cette conversation a son propre salon (!room close y met fin) : {link}",
+    ),
+    "room-begun": ("Its room is being made.", "Son salon est en cours de création."),
+    "room-no-item": (
+        "There is nothing of a tool here that is mapped to this room. Type !link KEY first.",
+        "Rien ici ne vient d'un outil relié à ce salon. Tapez d'abord !link CLÉ.",
+    ),
+    "room-unmade": (
+        "⚠️ The room cannot be made, the conversation stays here: {reason}",
+        "⚠️ Le salon ne peut être créé, la conversation reste ici : {reason}",
+    ),
+    "room-forced-encryption": (
+        "the homeserver encrypts every new room, and I cannot read encrypted rooms yet; its administrator can change "
+        "that (encryption_enabled_by_default_for_room_type)",
+        "le serveur chiffre chaque nouveau salon, et je ne lis pas encore les salons chiffrés ; son administrateur "
+        "peut le changer (encryption_enabled_by_default_for_room_type)",
+    ),
+    "room-not-private": (
+        "the homeserver did not make it private",
+        "le serveur ne l'a pas rendu privé",
+    ),
+    "room-no-space": (
+        "It is in no space: the configuration names none (rooms.space).",
+        "Il n'est dans aucun espace : la configuration n'en nomme aucun (rooms.space).",
+    ),
+    "room-not-in-space": (
+        "⚠️ I could not put it into the space {space}: {reason}. Type /invite {bot} there, and give me the right to "
+        "manage its rooms.",
+        "⚠️ Je n'ai pas pu le mettre dans l'espace {space} : {reason}. Tapez-y /invite {bot} et donnez-moi le droit "
+        "d'en gérer les salons.",
+    ),
+    "room-no-power": (
+        "⚠️ {who} could not be made a moderator: {reason}",
+        "⚠️ {who} n'a pu devenir modérateur : {reason}",
+    ),
+    "room-not-invited": ("⚠️ Could not be invited: {people}", "⚠️ N'ont pu être invités : {people}"),
+    "room-none": (
+        "This conversation has no room of its own. !room makes one.",
+        "Cette conversation n'a pas son propre salon. !room en crée un.",
+    ),
+    "room-closing": (
+        "A summary is on its way; the room is archived when it has arrived. !cancel stops it.",
+        "Un résumé est en route ; le salon est archivé à son arrivée. !cancel l'arrête.",
+    ),
+    "room-stays": (
+        "The summary has not arrived: this room is not archived. Type !room close to try again.",
+        "Le résumé n'est pas arrivé : ce salon n'est pas archivé. Tapez !room close pour réessayer.",
+    ),
+    "room-facts": (
+        "This was talked about in a room of its own. Taking part: {people}. Messages: {count}, from {begin} to {end}.",
+        "Ceci a été discuté dans son propre salon. Participants : {people}. Messages : {count}, du {begin} au {end}.",
+    ),
+    "room-facts-none": (
+        "This had a room of its own, in which nothing was said.",
+        "Ceci avait son propre salon, où rien n'a été dit.",
+    ),
+    "room-archived": (
+        "{who} closed this room: nobody can write here any more. The conversation goes on in {link}",
+        "{who} a fermé ce salon : plus personne ne peut y écrire. La conversation continue dans {link}",
+    ),
+    "room-archived-there": (
+        "The conversation goes on here: {who} closed its own room, {link}",
+        "La conversation continue ici : {who} a fermé son propre salon, {link}",
+    ),
+    "room-deserted": (
+        "Nobody is left here: this room is closed. The conversation goes on in {link}",
+        "Il n'y a plus personne ici : ce salon est fermé. La conversation continue dans {link}",
+    ),
+    "room-deserted-there": (
+        "The conversation goes on here: nobody is left in its own room, {link}",
+        "La conversation continue ici : il n'y a plus personne dans son propre salon, {link}",
+    ),
+    "room-archived-name": ("{name} (archived)", "{name} (archivé)"),
+    "room-archived-topic": (
+        "Archived. The conversation goes on in {link}",
+        "Archivé. La conversation continue dans {link}",
+    ),
+    "room-not-locked": (
+        "⚠️ I could not close it for everybody: {reason}",
+        "⚠️ Je n'ai pas pu le fermer pour tous : {reason}",
+    ),
+    "map-own": (
+        "This whole room is one conversation: nothing new can come here. With !map TOOL scope linked, items of that "
+        "can be linked here; else map another room.",
+        "Tout ce salon est une seule conversation : rien de nouveau ne peut y venir. Avec !map OUTIL partie lié, on "
+        "peut y lier des éléments ; sinon reliez un autre salon.",
+    ),
+    "why-moved": (
+        "its conversation has moved to another room",
+        "sa conversation est passée dans un autre salon",
+    ),
 }
