@@ -20,6 +20,8 @@ from bridge.arrivals import Arrivals
 from bridge.config import Config
 from bridge.connector import Connector
 from bridge.departures import ConnectorDestination, abandon
+from bridge.finding import Finding
+from bridge.heard import Heard
 from bridge.holds import Holds
 from bridge.http import new_session, trusting
 from bridge.matrix.appservice import routes, shows
@@ -27,15 +29,16 @@ from bridge.matrix.destination import MatrixDestination
 from bridge.matrix.fetch import Fetch
 from bridge.matrix.ghosts import Ghosts
 from bridge.matrix.rooms import Rooms
+from bridge.matrix.search import Search
 from bridge.matrix.wire import Wire
 from bridge.model import Deferred, Delivery, Envelope, RoomEvent, Unavailable
 from bridge.polling import Poller
 from bridge.port import BridgePort
-from bridge.queue import Line, Queue
+from bridge.queue import Destination, Line, Queue
 from bridge.restored import look_back
 from bridge.rules import Rules
 from bridge.store import Store, Tx
-from bridge.watch.logs import described, told
+from bridge.watch.logs import described
 from bridge.watch.metrics import Figures, Metrics, pages, timed
 from bridge.watch.pulse import LONGEST, Pulse
 from bridge.web.admin import admin, bound, socket_of
@@ -44,7 +47,6 @@ from bridge.web.listener import Gate, listening
 
 log = logging.getLogger(__name__)
 
-CATCH_UP_WAIT = 30  # seconds a transaction waits for its rooms before the homeserver is asked to come again
 GRACE = 20  # seconds that deliveries in flight get to end
 SHUTDOWN = 3  # seconds that requests to us get to end; the homeserver repeats them
 
@@ -75,9 +77,10 @@ class Bridge:
             if type(each).poll is not Connector.poll
         }
         self.ghosts = Ghosts(config, wire, session, memory)
-        self.rooms = Rooms(config, memory, self.ghosts, self.places, self.say, self.hear)
+        self.rooms = Rooms(config, memory, self.ghosts, self.places, self.say, self._hear)
         self.holds = Holds(memory, self.outward, self.rooms)
         self.queue = Queue([self._line(each) for each in self._destinations()], memory)
+        self.heard = Heard(config, memory, self.rooms, self.places, self.hearing, self.matrix.is_echo)
         self.pulse = Pulse(memory)
         self._down: set[str] = set()  # what people were told does not answer
         self._registered = False
@@ -94,23 +97,28 @@ class Bridge:
         self.hearing.on_hearing = counts[MatrixDestination.name]
         return metrics
 
-    def _line(self, destination: MatrixDestination | ConnectorDestination) -> Line:
+    def _line(self, destination: Destination) -> Line:
         count = self.metrics.line(destination.name)
         return Line(self.store, destination, self.config.retry, self._changed, count)
 
-    def _destinations(self) -> list[MatrixDestination | ConnectorDestination]:
+    def _destinations(self) -> list[Destination]:
         fetch = Fetch(self.ghosts, self.store, self.say)
         self.matrix = MatrixDestination(
             self.config, self.store, self.ghosts, self.rooms, fetch, self.places, self.outward, self.say,
-            self.hearing.located, self.rules.maps.settled,
+            self.hearing.located, self.rules.maps.settled, self.rules.moving,
         )  # fmt: skip
-        return [self.matrix, *(self._departure(each, fetch) for each in self.connectors.values())]
+        search = Search(self.config, self.ghosts)
+        finding = Finding(self.connectors, self.store, search, self.rules.finds, self.places, self.say)
+        return [self.matrix, finding, *(self._departure(each, fetch) for each in self.connectors.values())]
 
     def _departure(self, connector: Connector, fetch: Fetch) -> ConnectorDestination:
-        return ConnectorDestination(
+        destination = ConnectorDestination(
             connector, self.store, self.rooms, fetch, self.outward, self.rules.items, self.places,
             self.rules.maps, self.config.max_file,
         )  # fmt: skip
+        moving = self.rules.moving
+        destination.on_accepted, destination.on_refused = moving.accepted, moving.refused
+        return destination
 
     # --- life
 
@@ -137,13 +145,18 @@ class Bridge:
         self._stopping.set()
 
     async def adopt(self, config: Config) -> None:
-        """From now on the mappings and permissions of that configuration, which is the same in all else."""
-        await self.store.transact(lambda tx: tx.mappings.declare(config.mappings))
+        """From now on the mappings, permissions and people of that configuration, which is the same in all else."""
+        await self.store.transact(self._declare, config)
         self.places.declare(config.mappings)
         self.rules.permit(config.permissions)
         await self.store.transact(self.places.announce)
         self.config = config
         self.rooms.look()
+
+    def _declare(self, tx: Tx, config: Config) -> None:
+        """A rule."""
+        tx.mappings.declare(config.mappings)
+        tx.people.declare(config.people)
 
     async def _kept(self, name: str, part: Callable[[], Awaitable[None]]) -> None:
         """Run a part until we stop; one that fails is told and tried again, and the others go on."""
@@ -160,16 +173,17 @@ class Bridge:
 
     async def _remember(self) -> None:
         await self.ghosts.load()
-        await self.store.transact(lambda tx: tx.mappings.declare(self.config.mappings))
+        await self.store.transact(self._declare, self.config)
         await self.recall()
         await self.store.transact(self.places.announce)
-        await self.store.transact(abandon, self.connectors, self.outward, self.places, self.say)
+        await self.store.transact(abandon, self.queue.lines, self.outward, self.places, self.say)
         await self.store.transact(self.outward.ask_again)
         await self.store.transact(look_back, self.rules.items, self.say, self.outward.pause)
 
     async def recall(self) -> None:
         """Which rooms there are, as they were known last; nothing is changed."""
         self.places.upgrades(await self.store.transact(lambda tx: tx.mappings.successors()))
+        self.places.own(await self.store.transact(lambda tx: tx.own.all()))
         for alias, room in (await self.store.transact(lambda tx: tx.people.aliases())).items():
             self.places.recall(alias, room)
         self.places.management = self.places.known(self.config.management_room)  # operators hear of what begins badly
@@ -203,7 +217,7 @@ class Bridge:
     async def _listening(self) -> AsyncIterator[None]:
         token = self.config.appservice.hs_token.get_secret_value()
         alive = self.pulse.alive
-        app = routes(token, self.config.appservice.max_body, self.heard, self.ghosts.knows, self.trouble, alive)
+        app = routes(token, self.config.appservice.max_body, self.heard.take, self.ghosts.knows, self.trouble, alive)
         app.middlewares.append(timed(self.metrics))
         hooks(app, self.connectors, self.arrivals.take)
         limits = self.config.web
@@ -236,56 +250,8 @@ class Bridge:
         finally:
             await runner.cleanup()
 
-    # --- what comes in
-
-    async def heard(self, events: list[RoomEvent]) -> None:
-        """A transaction of the homeserver: it waits behind the catch-up of its rooms."""
-        events = [event for event in events if self._matters(event)]
-        async with asyncio.timeout(CATCH_UP_WAIT):
-            behind = [room for room in {event.room for event in events} if not self.rooms.is_caught_up(room)]
-            if self.places.mapped().intersection(behind):
-                self.rooms.look()  # the homeserver has just spoken to us: no need to wait longer
-            for room in behind:
-                await self.rooms.caught_up(room)
-        await self.hear(events)
-
-    async def hear(self, events: list[RoomEvent]) -> None:
-        """Write events down, in order: all of them, or none and an error."""
-        events = [event for event in events if self._matters(event)]
-        try:
-            if events:
-                await self.store.transact(self._hear_all, events)
-        except Exception as error:  # an event may be of a kind nobody foresaw: it must not stop those after it
-            if store.passes(error):
-                raise  # they are not written down: the homeserver must send them again
-            log.exception("an event cannot be understood; now one after the other")
-            for event in events:
-                await self._hear_alone(event)
-
-    def _matters(self, event: RoomEvent) -> bool:
-        return self.hearing.matters(event) and not (
-            self.config.is_ours(event.sender) and self.matrix.is_echo(event.delivery)
-        )
-
-    def _hear_all(self, tx: Tx, events: list[RoomEvent]) -> None:
-        for event in events:
-            self.hearing.hear(tx, event)
-
-    async def _hear_alone(self, event: RoomEvent) -> None:
-        try:
-            await self.store.transact(self.hearing.hear, event)
-        except Exception as error:  # kept as a dead letter
-            if store.passes(error):
-                raise
-            log.exception("an event could not be understood", extra={"event": event.id})
-            await self.store.transact(self._keep, event, told(error))
-
-    def _keep(self, tx: Tx, event: RoomEvent, reason: str) -> None:
-        """An event that we fail to understand is kept as a dead letter: nothing is lost, and it can be replayed."""
-        if tx.conversations.first_time(event.id):
-            uid = tx.queue.keep_unknown("event", payload.dump(event), reason)
-            body = self.say("event-failed", room=self.places.name(event.room), reason=reason, uid=uid)
-            self.places.tell_operators(tx, body)
+    async def _hear(self, events: list[RoomEvent]) -> None:
+        await self.heard.write_down(events)
 
     async def _changed(self, destination: str, reason: str) -> None:
         """A tool went away or came back, as its lanes or its polls found: people hear it once."""

@@ -8,7 +8,8 @@ from fnmatch import translate
 from functools import lru_cache
 
 from bridge import config
-from bridge.model import Envelope
+from bridge.connector import Connector
+from bridge.model import Card, Envelope
 
 LONGEST = 1000  # characters of a fact that are compared
 Facts = Mapping[str, Sequence[str]]
@@ -16,10 +17,25 @@ Facts = Mapping[str, Sequence[str]]
 
 def facts_of(envelope: Envelope) -> Facts:
     """Values by name: what the plugin gives, and the card's fields by their labels ("assigned to" is assigned-to)."""
+    return _facts((*envelope.facts, *(envelope.card.fields if envelope.card else ())))
+
+
+def facts_of_card(card: Card) -> Facts:
+    """The card's fields by their labels: fewer facts than what arrives may have."""
+    return _facts(card.fields)
+
+
+def _facts(pairs: Iterable[tuple[str, str]]) -> Facts:
     found: dict[str, list[str]] = {}
-    for label, value in (*envelope.facts, *(envelope.card.fields if envelope.card else ())):
+    for label, value in pairs:
         found.setdefault("-".join(label.lower().split()), []).append(value[:LONGEST])
     return found
+
+
+def home_of(connector: Connector, card: Card) -> str:
+    """The scope that an item belongs to: as its card says, else the connector's only one; "" when nobody can tell."""
+    declared = connector.scopes()
+    return card.scope or connector.scope or (declared[0] if len(declared) == 1 else "")
 
 
 def chosen(mappings: Sequence[config.Mapping], facts: Callable[[], Facts]) -> list[config.Mapping]:
@@ -40,8 +56,8 @@ def fits(only: Mapping[str, Iterable[str]], facts: Facts) -> bool:
 
 
 def leaves_out(mappings: Sequence[config.Mapping]) -> bool:
-    """Whether a scope with these mappings takes only what fits a filter: everything else is refused."""
-    return bool(mappings) and all(mapping.only for mapping in mappings)
+    """Whether a scope with these mappings takes only what fits a filter, or nothing new: everything else is refused."""
+    return bool(mappings) and all(mapping.only or not mapping.new for mapping in mappings)
 
 
 @lru_cache(maxsize=4096)

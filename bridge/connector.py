@@ -9,15 +9,14 @@ from __future__ import annotations
 
 import asyncio
 import hmac
-import json
 import ssl
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar, Protocol
 
 from pydantic import BaseModel, ConfigDict, Field, SecretStr, field_validator
 
+from bridge.clients import Http, Network, Reply, Web
 from bridge.model import (
     Address,
     Answered,
@@ -36,8 +35,9 @@ from bridge.model import (
     Request,
     Sent,
     Starter,
-    Unavailable,
 )
+
+__all__ = ["Connector", "ConnectorConfig", "Http", "Network", "Port", "Reply", "ServerConfig", "Spool", "Web"]
 
 
 class ConnectorConfig(BaseModel):
@@ -90,57 +90,6 @@ class Spool(Protocol):
         """A readable file on disk with the content (written there first when it was small)."""
 
 
-@dataclass(frozen=True, slots=True)
-class Reply:
-    """What a tool's HTTP server answered: header names lower-cased, the body whole."""
-
-    status: int
-    headers: Mapping[str, str]
-    body: bytes
-
-    @property
-    def reason(self) -> str:
-        """The tool's own words for a refusal, on one line and cut to 500 characters; "" when it has none."""
-        try:
-            return " ".join(reason_in(json.loads(self.body)).split())[:500]
-        except (ValueError, RecursionError):
-            return ""
-
-    def json(self) -> Any:
-        """The body as JSON. Raises `Unavailable` when it is none: then it is not the tool that speaks."""
-        try:
-            return json.loads(self.body)
-        except (ValueError, RecursionError):
-            raise Unavailable(f"the tool's answer ({self.status}) is not JSON") from None
-
-
-class Http(Protocol):
-    """The HTTP server of one tool, which configuration names: requests go there and nowhere else."""
-
-    async def request(
-        self,
-        method: str,
-        path: str,
-        *,
-        query: Mapping[str, str] | None = None,
-        json: Any = None,
-        form: Mapping[str, str | File] | None = None,
-        headers: Mapping[str, str] | None = None,
-        accept: Sequence[int] = (),
-    ) -> Reply:
-        """One request, limited in time and size; `form` is sent as multipart/form-data, its files streamed.
-
-        A status from 200 to 299, or one in `accept`, is returned. Other answers are raised as what they mean for a
-        delivery: `Unavailable` for the tool's trouble (it cannot be reached, 401, 403, 408, 429, 502, 503, 504, with
-        the seconds of Retry-After), `Deferred` for other 5xx, `Rejected` for other 4xx, and `Unconfirmed` when
-        something other than a GET was asked and the answer is lost. A GET is repeated when the connection breaks.
-        Raises `ValueError` when `path` leads to another server.
-        """
-
-    async def download(self, path: str, name: str, type: str) -> File:
-        """A file of the tool, streamed into the spool. Raises as `request`, and `Rejected` when it is too large."""
-
-
 class Port(Protocol):
     """What the bridge offers to a connector."""
 
@@ -170,14 +119,26 @@ class Port(Protocol):
         that cannot be read.
         """
 
+    def web(
+        self, hosts: Iterable[str] = ("*",), *, ports: Iterable[int] = (80, 443), networks: Iterable[Network] = (),
+        seconds: float = 10.0, ca_file: Path | None = None,
+    ) -> Web:  # fmt: skip
+        """Pages of any host that fits one of the patterns, found within `seconds`.
+
+        Addresses of private and other special networks are refused, except those in `networks`. `ca_file` is as in
+        `http`.
+        """
+
 
 class Connector:
     """One configured use of a plugin. Subclass it, one class per tool."""
 
     Config: ClassVar[type[ConnectorConfig]] = ConnectorConfig
     command: ClassVar[str] = ""  # the word after "!" that begins something new in the tool, if it can
+    many: ClassVar[bool] = False  # whether one conversation makes several as a matter of course (files), else one
     addressed: ClassVar[bool] = False  # whether people name recipients after that word
     usage: ClassVar[str] = ""  # what to type after that word, for help: "address Subject"
+    last: ClassVar[bool] = False  # whether it only looks, at addresses that no other tool of a room knows
     reaction: ClassVar[str] = ""  # an emoji on a message that means the same for that message
     words: ClassVar[Mapping[str, str]] = {}  # words after "!" that change an item, and what to type after each
     filters: ClassVar[Mapping[str, str]] = {}  # facts by which a mapping may choose, and what each is, for people
@@ -254,17 +215,27 @@ class Connector:
     # --- items
 
     def match(self, text: str) -> str:
-        """The tool's own name of the item whose key or URL `text` is, "" when it is none of this tool's. Pure."""
+        """The tool's own name of the item whose key or URL `text` is, "" when it is none of this tool's. Pure.
+
+        Of a key that only the tool can tell: another text that `fetch` takes, the key itself perhaps.
+        """
         return ""
 
     async def fetch(self, item: str) -> Card:
-        """How the item stands. Raises `Rejected` when there is none, `Unavailable`."""
+        """How the item stands. Raises `Gone` when there is none (any more), `Rejected`, `Unavailable`."""
         raise Rejected(f"{self.name} has nothing to look at")
+
+    async def find(self, words: str, scopes: Sequence[str]) -> Sequence[Card]:
+        """At most ten items of these scopes that have all the words, the likeliest first; private ones marked so.
+
+        Raises `Rejected` with the tool's reason, `Unavailable`.
+        """
+        return ()
 
     async def change(self, change: Change) -> Card:
         """Change the item and read it back: how it stands now. Asking twice does no harm.
 
-        Raises `Rejected` with the tool's own reason when it refuses, or has not done it; `Unavailable`.
+        Raises `Rejected` with the tool's own reason when it refuses, or has not done it; `Gone`; `Unavailable`.
         """
         raise Rejected(f"{self.name} changes nothing")
 
@@ -290,9 +261,9 @@ class Connector:
         When `delivery.attempts` is more than 1, an earlier attempt may have succeeded unnoticed: use the tool's
         idempotency key, or look for your own mark before you send again.
 
-        Raises `Rejected` when the tool refuses it for good, `Deferred` when it took nothing and asks to come again,
-        `Unavailable` when the tool is in trouble and took nothing. `Unconfirmed`, or anything else, counts as temporary
-        and in doubt: it is tried again, but can no longer be cancelled.
+        Raises `Rejected` when the tool refuses it for good (`Gone`: there is no such item), `Deferred` when it took
+        nothing and asks to come again, `Unavailable` when the tool is in trouble and took nothing. `Unconfirmed`, or
+        anything else, counts as temporary and in doubt: it is tried again, but can no longer be cancelled.
         """
         raise Rejected(f"{self.name} cannot send messages")
 
@@ -366,15 +337,3 @@ class Connector:
     async def check(self) -> list[Finding]:
         """What `doctor` asks: reachable, credentials, rights, clock."""
         return []
-
-
-_WHY = ("error", "errors", "msg", "message", "info", "detail")  # where tools put their reason in JSON
-
-
-def reason_in(found: Any, depth: int = 4) -> str:
-    """The reason in a JSON document: {"error": {"msg": …}}, {"errors": […]}, {"message": …} …; "" without one."""
-    if isinstance(found, list) and depth:
-        return "; ".join(filter(None, (reason_in(part, depth - 1) for part in found[:10])))
-    if isinstance(found, dict) and depth:
-        return next(filter(None, (reason_in(found.get(key), depth - 1) for key in _WHY)), "")
-    return found if isinstance(found, str) else ""

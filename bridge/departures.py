@@ -13,7 +13,7 @@ from bridge.connector import Connector
 from bridge.items import Items
 from bridge.matrix.fetch import Fetch
 from bridge.matrix.rooms import Rooms
-from bridge.model import FAILURES, Deferred, Delivery, Draft, Rejected, Unavailable, Unconfirmed
+from bridge.model import FAILURES, Deferred, Delivery, Draft, Gone, Rejected, Sent, Unavailable, Unconfirmed
 from bridge.outward import Outward, Refusal, begins
 from bridge.payload import Alter, Look, Post, Survey, Trial
 from bridge.places import Places
@@ -61,13 +61,20 @@ class ConnectorDestination:
         self._maps = maps
         self._limit = limit
         self._deferred: set[str] = set()  # what the other side asked to bring again later
+        self.on_accepted: Callable[[Tx, str, Draft], None] = lambda tx, uid, draft: None  # the tool has a draft
+        self.on_refused: Callable[[Tx, str], None] = lambda tx, uid: None  # it will never have it, by itself
 
     async def prepare(self, delivery: Delivery) -> None:
         """See that nothing waits in the room that would stop it; bring its files into the spool; apply the policy."""
+        if delivery.kind == "change":
+            await self._in_sight(delivery, payload.load(Alter, delivery.payload).item)
         if delivery.kind != "draft":
             return
         draft = payload.load(Draft, delivery.payload)
-        await self._rooms.settle(draft.room, FRESH)
+        for room in draft.rooms:
+            await self._rooms.settle(room, FRESH)
+        if not draft.pending:  # what some have already is not stopped
+            await self._in_sight(delivery, draft.item)
         if self._outward.is_old(draft) and delivery.uid not in self._deferred:  # an outage: then it is asked again
             await self._store.transact(self._outward.look_again, delivery.uid)
         files = await self._fetch.spooled(draft.files, self._limit)
@@ -77,6 +84,12 @@ class ConnectorDestination:
             raise Rejected(str(refusal)) from None
         if files != draft.files:
             await self._store.transact(self._spooled, delivery.uid, {file.mxc: file for file in files})
+
+    async def _in_sight(self, delivery: Delivery, item: int) -> None:
+        """Raises `Rejected` when the room may not see the item any more: then nothing that was asked there is done."""
+        number = delivery.conversation or 0
+        if why := await self._store.transact(lambda tx: self._items.out_of_sight(tx, number, item)):
+            raise Rejected(why)
 
     def _spooled(self, tx: Tx, uid: str, files: dict[str, object]) -> None:
         row = tx.queue.get(uid)
@@ -105,21 +118,37 @@ class ConnectorDestination:
         except Deferred:
             self._deferred.add(delivery.uid)
             raise
+        except Gone:  # of this draft people are told as of any that is refused for good
+            if not begins(draft):
+                await self._store.transact(self._items.gone, self.name, draft.remote)
+            raise
         log.info("accepted", extra={"uid": delivery.uid, "destination": self.name, "reply": sent.reply})
-        return lambda tx: self._outward.sent(tx, delivery, draft, sent)
+        return lambda tx: self._sent(tx, delivery, draft, sent)
+
+    def _sent(self, tx: Tx, delivery: Delivery, draft: Draft, sent: Sent) -> float | None:
+        again = self._outward.sent(tx, delivery, draft, sent)
+        if again is None:
+            self.on_accepted(tx, delivery.uid, draft)
+        return again
 
     async def _look(self, delivery: Delivery, look: Look) -> Crossing:
         try:
             card = await self._connector.fetch(look.remote)
+        except Gone as error:
+            return self._missed(delivery, look, str(error))
         except Rejected as error:
             return self._refused(delivery, look, str(error))
+        last = self._connector.last
         return self._into_conversation(
-            delivery, lambda tx, conversation: self._items.found(tx, self.name, look, conversation, card)
+            delivery,
+            lambda tx, conversation: self._items.found(tx, self.name, look, conversation, card, only_looks=last),
         )
 
     async def _change(self, delivery: Delivery, alter: Alter) -> Crossing:
         try:
             card = await self._connector.change(alter.change)
+        except Gone as error:
+            return self._missed(delivery, alter, str(error))
         except Rejected as error:
             return self._refused(delivery, alter, str(error))
         return self._into_conversation(
@@ -173,6 +202,12 @@ class ConnectorDestination:
             delivery, lambda tx, conversation: self._items.refused(tx, asked, conversation, self.name, reason)
         )
 
+    def _missed(self, delivery: Delivery, asked: Look | Alter, reason: str) -> Crossing:
+        """There is no such item (any more)."""
+        return self._into_conversation(
+            delivery, lambda tx, conversation: self._items.missed(tx, asked, conversation, self.name, reason)
+        )
+
     def _into_conversation(self, delivery: Delivery, rule: Callable[[Tx, Conversation], None]) -> Crossing:
         def crossing(tx: Tx) -> None:
             conversation = tx.conversations.get(delivery.conversation or 0)
@@ -185,6 +220,7 @@ class ConnectorDestination:
         """The author is told in the thread, operators in their room."""
         if delivery.kind == "draft":
             self._outward.gave_up(tx, delivery, reason)
+            self.on_refused(tx, delivery.uid)
         elif delivery.kind == "trial":
             self._maps.trials.refused(tx, delivery, payload.load(Trial, delivery.payload), reason)
         elif delivery.kind == "survey":

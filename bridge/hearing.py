@@ -14,9 +14,9 @@ from bridge.config import Config
 from bridge.model import Delivery, Draft, RoomEvent
 from bridge.outward import HELD, LEFT, Outward
 from bridge.payload import Enter, Locate, Post, Preview
-from bridge.places import Places
+from bridge.places import Places, link
 from bridge.restored import had_left
-from bridge.store import Conversation, Tx
+from bridge.store import Conversation, OwnRoom, Tx
 from bridge.texts import Texts
 
 log = logging.getLogger(__name__)
@@ -45,6 +45,8 @@ class Hearing:
             return False
         rows, drafts = len(tx.queue.fresh), len(tx.queue.moved)
         self.understand(tx, event)
+        for uid in [uid for uid, state in tx.queue.moved[drafts:] if state == "gone"]:
+            self._commands.dropped(tx, uid)
         uids = [row.uid for row in tx.queue.fresh[rows:]] + [uid for uid, _ in tx.queue.moved[drafts:]]
         tx.committed.append(partial(self._heard, event.id, list(dict.fromkeys(uids))))
         return True
@@ -53,6 +55,13 @@ class Hearing:
         """It is committed. What people say among themselves asks for nothing: the log need not tell of it."""
         self.on_hearing()
         log.log(logging.INFO if uids else logging.DEBUG, "heard", extra={"event": event, "uids": uids})
+
+    def keep_aside(self, tx: Tx, event: RoomEvent, reason: str) -> None:
+        """An event that we fail to understand is kept as a dead letter: nothing is lost, and it can be replayed."""
+        if tx.conversations.first_time(event.id):
+            uid = tx.queue.keep_unknown("event", payload.dump(event), reason)
+            body = self._say("event-failed", room=self._places.name(event.room), reason=reason, uid=uid)
+            self._places.tell_operators(tx, body)
 
     def matters(self, event: RoomEvent) -> bool:
         """Whether it must be heard at all; of our own events only those that people may answer."""
@@ -113,6 +122,8 @@ class Hearing:
         if conversation is not None:
             self._note(tx, conversation, event)
             tx.conversations.shown(conversation.id, event.id, event.room)
+        elif own := self._left(tx, self._meant(tx, event), event.room):
+            return self._point(tx, event, own, always=command is not None)
         if command is not None:
             self._commands.obey(tx, event, command, conversation)
         elif event.msgtype == "m.text":
@@ -124,6 +135,8 @@ class Hearing:
         tx.conversations.add_message(
             conversation.id, "internal", event.sender, refs=refs, event=event.id, room=elsewhere
         )
+        if event.thread and self._places.is_own(conversation.room):
+            tx.own.threaded(event.id, event.thread, conversation.id)
 
     def _member(self, tx: Tx, event: RoomEvent, mxid: str) -> None:
         if event.membership == "invite" and self._config.is_ours(mxid):
@@ -156,10 +169,38 @@ class Hearing:
             self._places.tell_operators(tx, body)
 
     def _conversation(self, tx: Tx, event: RoomEvent) -> Conversation | None:
-        """The conversation whose thread it is in, or whose message it answers; of this room only."""
-        found = tx.conversations.of_root(event.thread) if event.thread else None
-        found = found or (tx.conversations.of_event(event.answers) if event.answers else None)
+        """The conversation whose thread it is in, or whose message it answers; of this room only. Where the whole room
+        is one, that.
+        """
+        if own := self._own(tx, event.room):
+            return own
+        found = self._meant(tx, event)
         return found if found and self._is_in(found, event.room) else None
+
+    def _meant(self, tx: Tx, event: RoomEvent) -> Conversation | None:
+        found = tx.conversations.of_root(event.thread) if event.thread else None
+        return found or (tx.conversations.of_event(event.answers) if event.answers else None)
+
+    def _own(self, tx: Tx, room: str) -> Conversation | None:
+        """The conversation whose own room it is."""
+        room = self._places.successor(room)
+        own = tx.own.in_room(room) if self._places.is_own(room) else None
+        return tx.conversations.get(own.conversation) if own else None
+
+    def _left(self, tx: Tx, conversation: Conversation | None, room: str) -> OwnRoom | None:
+        """Where the conversation is now, if it was in `room` until it got a room of its own."""
+        if conversation is None or not self._places.has_moved(conversation.id):
+            return None
+        own = tx.own.of(conversation.id)
+        there = own is not None and own.room and self._places.successor(own.home) == self._places.successor(room)
+        return own if there else None
+
+    def _point(self, tx: Tx, event: RoomEvent, own: OwnRoom, *, always: bool) -> None:
+        """What is said in the thread that a conversation has left belongs to nothing: everybody hears that once."""
+        if tx.conversations.first_time(f"left {own.room} {event.sender}") or always:
+            body = self._say("room-moved", link=link(own.room))
+            answers = event.target or event.id
+            self._places.post(tx, Post(event.room, body, notice=True, answers=answers, thread=event.thread or own.root))
 
     def _is_in(self, conversation: Conversation, room: str) -> bool:
         """Whether a room, or the one that came after it, is where the conversation is."""
@@ -183,10 +224,14 @@ class Hearing:
         touched = tx.queue.touched_by(event.target)
         if conversation is None and touched and touched[0].conversation:
             conversation = tx.conversations.get(touched[0].conversation)
+        conversation = conversation or self._own(tx, event.room)
         wanted = self._commands.asks(event.key) and event.key != CANCEL
-        if conversation is None and wanted and self._config.is_inside(event.sender):
+        left = self._left(tx, conversation, event.room)
+        if left is not None and wanted and self._config.is_inside(event.sender):
+            self._point(tx, event, left, always=True)
+        elif conversation is None and wanted and self._config.is_inside(event.sender):
             self._places.post(tx, Locate(event.room, event))
-        elif conversation is not None and self._is_in(conversation, event.room):
+        elif conversation is not None and (left is not None or self._is_in(conversation, event.room)):
             self._commands.react(tx, event, conversation)
 
     def located(self, tx: Tx, request: RoomEvent, event: RoomEvent) -> None:
@@ -219,7 +264,8 @@ class Hearing:
     def _of_room(self, drafts: list[Delivery], room: str) -> list[Delivery]:
         """Events of another room are none of theirs, whatever a relation claims; of one before an upgrade they are."""
         now = self._places.successor(room)
-        return [each for each in drafts if self._places.successor(payload.load(Draft, each.payload).room) == now]
+        known = [(each, payload.load(Draft, each.payload).rooms) for each in drafts]
+        return [each for each, rooms in known if now in map(self._places.successor, rooms)]
 
     def _containing(self, tx: Tx, part: str, room: str) -> list[Delivery]:
         """Drafts with words or files of that event, besides their own words."""

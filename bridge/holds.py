@@ -63,16 +63,17 @@ class Holds:
         self._ends.update(dict.fromkeys(due, again))
         rooms = await self._tried(self._store.transact(self._held, due)) if due else None
         waiting = set() if rooms is not None else set(due)
-        for room, held in (rooms or {}).items():
-            if not await self._tried(self._end(room, held)):
+        for where, held in (rooms or {}).items():
+            if not await self._tried(self._end(where, held)):
                 waiting.update(each.uid for each in held)
         self._late = waiting
         for uid in due:
             if uid not in waiting and self._ends[uid] == again:  # else a new hold has begun
                 del self._ends[uid]
 
-    async def _end(self, room: str, held: list[Delivery]) -> bool:
-        await self._rooms.settle(room)
+    async def _end(self, rooms: tuple[str, ...], held: list[Delivery]) -> bool:
+        for room in rooms:
+            await self._rooms.settle(room)
         await self._store.transact(self._over, held)
         return True
 
@@ -85,12 +86,12 @@ class Holds:
             log.exception("a hold could not be ended")
         return None
 
-    def _held(self, tx: Tx, uids: list[str]) -> dict[str, list[Delivery]]:
-        """Those that are still held, by room."""
-        rooms: dict[str, list[Delivery]] = {}
+    def _held(self, tx: Tx, uids: list[str]) -> dict[tuple[str, ...], list[Delivery]]:
+        """Those that are still held, by the rooms where they can be stopped."""
+        rooms: dict[tuple[str, ...], list[Delivery]] = {}
         for delivery in filter(None, map(tx.queue.get, uids)):
             if delivery.state == "held":
-                rooms.setdefault(payload.load(Draft, delivery.payload).room, []).append(delivery)
+                rooms.setdefault(payload.load(Draft, delivery.payload).rooms, []).append(delivery)
         return rooms
 
     def _over(self, tx: Tx, held: list[Delivery]) -> None:

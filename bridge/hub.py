@@ -8,17 +8,19 @@ import logging
 import re
 from collections.abc import Callable, Collection, Iterable
 from functools import partial
+from html import escape
 
 from bridge import payload
-from bridge.choice import facts_of
+from bridge.audience import Audience, scopes_of
 from bridge.config import Config
-from bridge.items import Items
+from bridge.items import Items, Turn
 from bridge.model import Card, Delivery, Envelope, File, Page, Rejected
 from bridge.outward import Outward
-from bridge.payload import Post
+from bridge.payload import EVERYBODY, Post
 from bridge.places import Places, link
 from bridge.present import arrival
 from bridge.store import Conversation, Tx
+from bridge.text.plain import one_line
 from bridge.texts import Texts
 
 log = logging.getLogger(__name__)
@@ -33,6 +35,7 @@ class Hub:
     def __init__(self, config: Config, places: Places, outward: Outward, items: Items, say: Texts) -> None:
         self._config = config
         self._places = places
+        self._audience = Audience(places)
         self._outward = outward
         self._items = items
         self._say = say
@@ -76,89 +79,116 @@ class Hub:
         if envelope.probe:
             self.on_probe(tx, envelope)
             return
-        rooms = self._rooms(tx, envelope)
-        if not rooms and not envelope.report:  # a report needs no room that takes it: it is about something of ours
+        if envelope.card and envelope.card.gone:
+            self._gone(tx, envelope)
+            return
+        rooms = self._audience.rooms(tx, envelope)
+        left = self._leave(tx, envelope)
+        if not (rooms or left or envelope.report):  # a report needs no room: it is about something of ours
             raise _nobody(envelope)
         for file in (*envelope.files, *filter(None, [envelope.original])):
             tx.keep(file)
         if envelope.report and self._report(tx, envelope):
             return
-        if not rooms:
+        if not (rooms or left):
             raise _nobody(envelope)
         self._items.proven(tx, envelope)
-        changes = self._stands(tx, envelope, rooms)
+        turn = self._stands(tx, envelope, rooms)
         news: list[Conversation] = []
+        keys = {room: f"{envelope.connector} {self._places.origin(room)} {envelope.key}" for room in rooms}
+        fresh = {key for key in dict.fromkeys(keys.values()) if tx.conversations.first_time(key)}
         for room, scope in rooms.items():
-            if tx.conversations.first_time(f"{envelope.connector} {self._places.origin(room)} {envelope.key}"):
-                news += self._arrive(tx, envelope, room, scope, changes)
+            if keys[room] in fresh:  # a room, and one that a conversation of it has gone to, have the same
+                news += self._arrive(tx, envelope, room, scope, turn)
         self._name_each_other(tx, envelope, news)
 
-    def _stands(self, tx: Tx, envelope: Envelope, rooms: Collection[str]) -> str:
+    def _gone(self, tx: Tx, envelope: Envelope) -> None:
+        """Its tool says that it was deleted, unless we know something later of it."""
+        known = self._audience.named(tx, envelope)
+        if known is not None and envelope.when >= tx.conversations.stands(known)[1]:
+            self._items.gone(tx, envelope.connector, envelope.item)
+
+    def _leave(self, tx: Tx, envelope: Envelope) -> bool:
+        """Whether the item that it is about may no longer be seen somewhere, as the envelope has it."""
+        known = self._audience.named(tx, envelope) if envelope.card else None
+        if known is None or envelope.card is None:
+            return False
+        return self._items.leave(tx, known, envelope.card, envelope.when, scopes_of(envelope))
+
+    def _stands(self, tx: Tx, envelope: Envelope, rooms: Collection[str]) -> Turn:
         """What the envelope's author has changed of an item that we know.
 
         What comes with a private note waits for the next that everybody who follows the item may see.
         """
-        known = tx.conversations.item_named(envelope.connector, envelope.item) if envelope.card else None
+        known = self._audience.named(tx, envelope) if envelope.card else None
         if known is None or envelope.card is None:
-            return ""
-        followers = {conversation.room for conversation, _ in tx.conversations.all_of_item(known)}
+            return Turn()
+        followers = {
+            conversation.room
+            for conversation, _ in tx.conversations.all_of_item(known)
+            if tx.cards.aside(conversation.id, known)[0] != "outside"
+        }
         if envelope.private and not followers.issubset(rooms):
-            return ""
-        return self._items.stands(tx, known, envelope.card, envelope.when)
+            return Turn()
+        owner = self._employee(tx, envelope)
+        if owner:
+            tx.cards.acts(known, owner)
+        return self._items.stands(tx, known, envelope.card, envelope.when, scopes_of(envelope))
 
-    def _rooms(self, tx: Tx, envelope: Envelope) -> dict[str, str]:
-        """Scope by room: rooms whose mapping takes it, and those where somebody follows its item."""
-        rooms = self._places.rooms_of(
-            envelope.connector, envelope.scopes, partial(facts_of, envelope), partial(self._homes, tx, envelope)
-        )
-        item = tx.conversations.item_named(envelope.connector, envelope.item) if envelope.item else None
-        for conversation, scope in tx.conversations.all_of_item(item) if item is not None else ():
-            if self._places.carries(conversation.room, envelope.connector):
-                rooms.setdefault(conversation.room, scope)
-        if envelope.private:
-            return {
-                room: scope for room, scope in rooms.items() if self._places.private(room, envelope.connector, scope)
-            }
-        return rooms
+    def _employee(self, tx: Tx, envelope: Envelope) -> str:
+        """Whose account its author is, "" for nobody's here."""
+        author = envelope.author
+        return tx.people.owner(envelope.connector, author.account) if author.verified else ""
 
-    def _homes(self, tx: Tx, envelope: Envelope) -> set[str]:
-        """Rooms with a conversation that it belongs to."""
-        if envelope.item:
-            item = tx.conversations.item_named(envelope.connector, envelope.item)
-        else:
-            item = next(iter(self._known(tx, envelope)), None)
-        return {conversation.room for conversation, _ in tx.conversations.all_of_item(item)} if item else set()
-
-    def _arrive(self, tx: Tx, envelope: Envelope, room: str, scope: str, changes: str) -> list[Conversation]:
+    def _arrive(self, tx: Tx, envelope: Envelope, room: str, scope: str, turn: Turn) -> list[Conversation]:
         """Put it into its conversations in a room; returns the one that it begins."""
         if not (envelope.begins or _says_something(envelope)) and not self._followed(tx, envelope, room):
             return []
         item, others, belongs = self._item(tx, envelope, room)
-        known = [conversation for conversation, _ in tx.conversations.all_of_item(item) if conversation.room == room]
+        here = {each: its for each, its in tx.conversations.all_of_item(item) if each.room == room}
+        known = [each for each in here if tx.cards.aside(each.id, item)[0] != "outside"]
+        if here and not known:  # it is older than what put the item aside
+            return []
         self._remember(tx, envelope, item, belongs)
         new = [] if known else [tx.conversations.add(room, _topic(envelope))]
         for conversation in known or new:
             tx.conversations.link(conversation.id, item, scope)
-            if envelope.card and (new or changes):
-                self._show_card(tx, envelope, conversation, item, changes, envelope.card)
+            if envelope.item and here.get(conversation, scope) not in scopes_of(envelope):  # it has moved
+                tx.conversations.speak_for(conversation.id, item, scope)
+            before = None if conversation.id in turn.back else turn.before
+            if envelope.card and (new or before):
+                self._show_card(tx, envelope, conversation, item, before, envelope.card)
             if _says_something(envelope):
                 self._say_it(tx, envelope, conversation, item, belongs, first=bool(new))
+            elif envelope.urgent and (new or before):
+                self._call(tx, envelope, conversation, item, before)
             self._tell_related(tx, conversation, others)
         return new
 
     def _followed(self, tx: Tx, envelope: Envelope, room: str) -> bool:
-        item = tx.conversations.item_named(envelope.connector, envelope.item) if envelope.item else None
+        item = self._audience.named(tx, envelope)
         return item is not None and tx.conversations.of_item(item, room) is not None
 
     def _show_card(
-        self, tx: Tx, envelope: Envelope, conversation: Conversation, item: int, changes: str, card: Card
+        self, tx: Tx, envelope: Envelope, conversation: Conversation, item: int, before: Card | None, card: Card
     ) -> None:
         if not tx.conversations.stands(item)[0]:
             self._items.stands(tx, item, card, envelope.when)
         self._items.show(tx, conversation, item)
-        if changes:
-            who = envelope.author.name or envelope.author.account
-            self._items.tell_changes(tx, conversation, who, card, changes)
+        says = _says_something(envelope)
+        told = envelope.automatic if says else envelope.urgent  # by what a program says, or by a call of ours
+        if before and not told:
+            self._items.tell_changes(tx, conversation, item, _name(envelope), before, card)
+
+    def _call(self, tx: Tx, envelope: Envelope, conversation: Conversation, item: int, before: Card | None) -> None:
+        """It asks for a person, without words of its own."""
+        card = envelope.card
+        assert card is not None
+        body = self._say("item-urgent", key=card.key, title=one_line(card.title))
+        if before:
+            body = self._items.line((_name(envelope),), before, card)
+        mentions = self._whoever_has(tx, conversation, item)
+        self._post(tx, conversation, Post(conversation.room, body, mentions=mentions))
 
     def _say_it(
         self, tx: Tx, envelope: Envelope, conversation: Conversation, item: int, belongs: bool, *, first: bool
@@ -168,7 +198,10 @@ class Hub:
             conversation.id, role, envelope.author.account, item=item, remote=envelope.id, refs=envelope.refs[:20],
             title=envelope.title, memo=envelope.memo, original=payload.dump_file(envelope.original),
         )  # fmt: skip
-        self._show(tx, envelope, conversation, number, first=first and envelope.card is None, role=role)
+        mentions = self._mentions(tx, envelope, conversation, item, role)
+        self._show(
+            tx, envelope, conversation, number, first=first and envelope.card is None, role=role, mentions=mentions
+        )
         if role == "inward" and not first:
             self._outward.pause_all(tx, conversation, self._say("why-new-message"))
 
@@ -178,7 +211,7 @@ class Hub:
         """(item, other items it refers to, whether the sender belongs to it)."""
         if envelope.item:  # the tool says which one: it knows who may write there
             return self._named(tx, envelope, envelope.item), [], True
-        known = self._known(tx, envelope)
+        known = self._audience.known(tx, envelope)
         if known:
             item = known[0]
             proven = tx.conversations.items_referred(envelope.connector, envelope.proof)
@@ -186,14 +219,6 @@ class Hub:
             if belongs or tx.conversations.of_item(item, room):
                 return item, known[1:], belongs
         return self._new(tx, envelope), [], True
-
-    def _known(self, tx: Tx, envelope: Envelope) -> list[int]:
-        """Items by what it proves to answer, by what it answers (the nearest ancestor first), or because somebody
-        answered it before.
-        """
-        proven = tx.conversations.items_referred(envelope.connector, envelope.proof)
-        referred = tx.conversations.items_referred(envelope.connector, (*envelope.refs, envelope.id))
-        return list(dict.fromkeys((*proven, *referred)))
 
     def _new(self, tx: Tx, envelope: Envelope) -> int:
         """An item of its own; the one it was given in another room; another name when somebody has taken its id."""
@@ -228,8 +253,9 @@ class Hub:
     # --- what is shown
 
     def _show(
-        self, tx: Tx, envelope: Envelope, conversation: Conversation, number: int, *, first: bool, role: str
-    ) -> None:
+        self, tx: Tx, envelope: Envelope, conversation: Conversation, number: int, *, first: bool, role: str,
+        mentions: tuple[str, ...],
+    ) -> None:  # fmt: skip
         named = first or (envelope.card is None and _topic(envelope) != conversation.title)
         title = envelope.title if named else ""
         body, html, shortened = arrival(
@@ -237,13 +263,14 @@ class Hub:
         )
         if role == "stranger":
             self._notice(tx, conversation, self._say("stranger", sender=envelope.author.account))
+        if EVERYBODY in mentions and envelope.author.name:  # then the bot says it: few others may call a whole room
+            body, html = f"{envelope.author.name}: {body}", f"<strong>{escape(envelope.author.name)}</strong>{html}"
         answered_event, answered = self._answered(tx, envelope, conversation)
         self._post(
             tx, conversation,
             Post(
-                conversation.room, body, html, envelope.author, notice=envelope.automatic,
-                mentions=self._mentions(envelope, conversation, role),
-                answers=answered_event, answers_message=answered, message=number,
+                conversation.room, body, html, envelope.author, notice=envelope.automatic and not envelope.urgent,
+                mentions=mentions, answers=answered_event, answers_message=answered, message=number,
             ),
         )  # fmt: skip
         if shortened:
@@ -260,9 +287,17 @@ class Hub:
                     return message.event, message.id
         return "", 0
 
-    def _mentions(self, envelope: Envelope, conversation: Conversation, role: str) -> tuple[str, ...]:
+    def _mentions(
+        self, tx: Tx, envelope: Envelope, conversation: Conversation, item: int, role: str
+    ) -> tuple[str, ...]:
         """Somebody must notice: whoever spoke outward last."""
+        if envelope.urgent and role != "stranger":
+            return self._whoever_has(tx, conversation, item)
         return (conversation.speaker,) if conversation.speaker and role != "stranger" and not envelope.automatic else ()
+
+    def _whoever_has(self, tx: Tx, conversation: Conversation, item: int) -> tuple[str, ...]:
+        """Whoever has the conversation, or acted last on its item; the whole room when nobody did."""
+        return (conversation.speaker or tx.cards.actor(item) or EVERYBODY,)
 
     def _file(self, tx: Tx, envelope: Envelope, conversation: Conversation, file: File) -> None:
         self._post(tx, conversation, Post(conversation.room, file.name, author=envelope.author, file=file))
@@ -281,7 +316,12 @@ class Hub:
         new = {conversation.id for conversation in news}
         for conversation in news:
             items = [item for item in tx.conversations.items_of(conversation.id) if item.connector == connector]
-            others = [other for item in items for other in tx.conversations.elsewhere(item.id, conversation.id)]
+            others = [
+                other
+                for item in items
+                for other in tx.conversations.elsewhere(item.id, conversation.id)
+                if not tx.cards.aside(other.id, item.id)[0]
+            ]
             others = [other for other in others if self._places.carries(other.room, connector)]
             self._tell_elsewhere(tx, conversation, others)
             for other in others:
@@ -331,6 +371,10 @@ def _nobody(envelope: Envelope) -> Rejected:
 
 def _topic(envelope: Envelope) -> str:
     return envelope.topic or envelope.title
+
+
+def _name(envelope: Envelope) -> str:
+    return envelope.author.name or envelope.author.account
 
 
 def _says_something(envelope: Envelope) -> bool:

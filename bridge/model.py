@@ -11,6 +11,10 @@ class Rejected(Exception):
     """The other side refused this message for good: it becomes a dead letter and people are told why."""
 
 
+class Gone(Rejected):
+    """The tool has no such item any more: its card says so, and it is followed no longer."""
+
+
 class Unavailable(Exception):
     """The other side is in trouble (down, slow, refuses our login): wait and try again, whatever the message.
 
@@ -78,6 +82,9 @@ class Card:
     title: str
     url: str = ""  # where people see it in the tool
     fields: tuple[tuple[str, str], ...] = ()  # label and value, the most important first; four are shown
+    scope: str = ""  # which scope it belongs to; "": the connector's only one
+    private: bool = False  # only for rooms that may see the tool's private notes
+    gone: bool = False  # deleted in the tool: said once, and followed no longer
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,6 +122,7 @@ class Envelope:
     private: bool = False  # only for rooms that may see the tool's private notes
     probe: str = ""  # uid of a trial of ours that comes back by it; nothing else of it matters then
     facts: tuple[tuple[str, str], ...] = ()  # by what mappings may choose, besides the card's fields: name and value
+    urgent: bool = False  # it asks for a person: whoever has the conversation should notice
 
 
 @dataclass(frozen=True, slots=True)
@@ -179,6 +187,7 @@ class History:
     last: int = 0  # only so many; 0: all
     only: str = ""  # just this one
     files: bool = False  # their files too
+    whole: bool = False  # of the whole room, threads in it too
 
 
 @dataclass(frozen=True, slots=True)
@@ -208,6 +217,12 @@ class Draft:
     parts: tuple[str, ...] = ()  # other events whose words or files are in it: a transcript's, joined files', edits
     reached: tuple[Address, ...] = ()  # those who have it already
     pending: tuple[Address, ...] = ()  # when some have it already: those still to be reached
+    moved: str = ""  # where it is shown now, when its conversation went on in another room
+
+    @property
+    def rooms(self) -> tuple[str, ...]:
+        """Where it can be stopped."""
+        return tuple(dict.fromkeys(filter(None, (self.room, self.moved))))
 
     @property
     def whole(self) -> bool:

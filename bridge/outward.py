@@ -51,7 +51,7 @@ class Outward:
 
     def check(self, draft: Draft) -> None:
         """The policy, in one place for every way out. Raises `Refusal`."""
-        if draft.room and not self._places.serves(draft.room, draft.connector, draft.scope):
+        if draft.rooms and not self._places.serves(draft.rooms[-1], draft.connector, draft.scope):
             raise Refusal(self._say("not-mapped-any-more", scope=draft.scope, connector=draft.connector))
         allowed = self._config.outward.domains
         for address in draft.recipients.all:

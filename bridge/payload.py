@@ -14,6 +14,8 @@ from bridge.model import Author, Card, Change, Draft, Envelope, File, Recipients
 
 T = TypeVar("T")
 
+EVERYBODY = "@room"  # among the mentions of a post: all who are there
+
 
 @dataclass(frozen=True, slots=True)
 class Post:
@@ -29,6 +31,7 @@ class Post:
     answers: str = ""  # event it is a rich reply to
     answers_message: int = 0  # or our number of that message, while its event is not known
     message: int = 0  # our number of the message it shows
+    thread: str = ""  # root of a thread that is no conversation's (any more)
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,6 +73,52 @@ class CardPost:
 
 
 @dataclass(frozen=True, slots=True)
+class LinePost:
+    """What was changed of an item within a minute: a message of the bot, edited in place."""
+
+    room: str
+    item: int  # our number of it
+    line: int  # our number of this line
+    body: str
+    html: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class MakeRoom:
+    """Somebody wants a conversation to have a room of its own."""
+
+    room: str  # where it is so far
+    conversation: int
+    name: str
+    sender: str
+    event: str  # where it was asked for
+
+
+@dataclass(frozen=True, slots=True)
+class Gather:
+    """Invite people into a room."""
+
+    room: str
+    people: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Pin:
+    """The cards of a conversation are what its own room has pinned."""
+
+    room: str
+
+
+@dataclass(frozen=True, slots=True)
+class Archive:
+    """A conversation leaves its own room, which is kept to be read."""
+
+    room: str
+    sender: str  # who closed it; "": nobody is left there
+    summary: str
+
+
+@dataclass(frozen=True, slots=True)
 class Look:
     """Somebody named an item of a tool: look at it, and show how it stands."""
 
@@ -78,6 +127,7 @@ class Look:
     scope: str
     event: str  # where it was named
     follow: bool  # from now on the conversation hears of it
+    text: str = ""  # how it was named
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,6 +138,7 @@ class Alter:
     item: int  # our number of it
     change: Change
     event: str  # where it was asked for
+    sender: str = ""  # who asked
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,6 +180,16 @@ class Survey:
     sender: str
     event: str  # where it was asked for
     mapping: Mapping
+
+
+@dataclass(frozen=True, slots=True)
+class Find:
+    """Somebody looks for words, over all that may be seen where it is asked."""
+
+    room: str
+    sender: str
+    event: str  # where it was asked
+    words: str  # on one line
 
 
 @dataclass(frozen=True, slots=True)
@@ -191,14 +252,20 @@ KINDS: dict[str, type[Any]] = {
     "mark": Mark,
     "unmark": Unmark,
     "card": CardPost,
+    "line": LinePost,
     "look": Look,
     "change": Alter,
     "preview": Preview,
+    "room": MakeRoom,
+    "gather": Gather,
+    "pin": Pin,
+    "archive": Archive,
     "stands": Card,
     "enter": Enter,
     "locate": Locate,
     "rights": Rights,
     "survey": Survey,
+    "find": Find,
     "trial": Trial,
     "chart": Chart,
     "announce": Announce,

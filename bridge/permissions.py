@@ -20,6 +20,8 @@ ACTS: dict[str, Level] = {
     "original": "use",
     "link": "use",
     "unlink": "use",
+    "room": "use",
+    "find": "use",
     "me": "use",
     "mappings": "use",
     "map": "map",

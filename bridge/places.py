@@ -19,6 +19,7 @@ from bridge.payload import (
     Enter,
     Follow,
     Left,
+    LinePost,
     Locate,
     Mark,
     Post,
@@ -30,7 +31,7 @@ from bridge.payload import (
 from bridge.store import Tx
 from bridge.texts import Texts
 
-Shown = Post | CardPost | Reword | Mark | Unmark | Preview | Enter | Locate | Chart
+Shown = Post | CardPost | LinePost | Reword | Mark | Unmark | Preview | Enter | Locate | Chart
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,6 +60,8 @@ class Places:
         self.made: tuple[Mapping, ...] = ()
         self._resolved: dict[str, str] = {}
         self._fresh: set[str] = set()
+        self._own: dict[int, str] = {}  # conversations that have, or had (""), a room of their own
+        self._home: dict[str, str] = {}  # by such a room, the one that its conversation came from
         self._next: dict[str, str] = {}  # what came after each upgraded room, "" while that cannot be entered
         self._index()
         self.management = ""
@@ -88,7 +91,7 @@ class Places:
             by_scope.setdefault((mapping.connector, mapping.scope), []).append(mapping)
             scopes.setdefault(mapping.connector, set()).add(mapping.scope)
         self._mappings, self._by_scope = mappings, by_scope
-        self._filtered = {place for place, found in by_scope.items() if any(mapping.only for mapping in found)}
+        self._choosy = {place for place, found in by_scope.items() if any(each.only or not each.new for each in found)}
         self._scopes = {name: frozenset(found) for name, found in scopes.items()}  # asked for with every recipient
 
     def _place(self, mapping: Mapping) -> tuple[str, str, str]:
@@ -130,7 +133,11 @@ class Places:
         return room
 
     def origin(self, room: str) -> str:
-        """The first of the rooms that replaced each other until there was this one: what came there came here."""
+        """The first of the rooms that replaced each other until there was this one: what came there came here.
+
+        For a conversation's own room, that of the room which it came from.
+        """
+        room = self._home.get(room, room)
         replaced, seen = {later: room for room, later in self._next.items()}, set[str]()
         while (before := replaced.get(room)) and room not in seen:
             seen.add(room)
@@ -157,6 +164,30 @@ class Places:
     def any_upgraded(self) -> bool:
         return bool(self._next)
 
+    # --- rooms of their own
+
+    def own(self, rooms: dict[int, tuple[str, str]]) -> None:
+        """From now on these conversations have a room of their own: (room, whence they came); "" where that is over."""
+        self._own = {conversation: room for conversation, (room, _) in rooms.items()}
+        self._home = {room: home for room, home in rooms.values() if room}
+
+    def has_moved(self, conversation: int | None) -> bool:
+        """Whether a conversation has a room of its own, or had one."""
+        return conversation in self._own
+
+    def is_own(self, room: str) -> bool:
+        """Whether the whole room is one conversation."""
+        return room in self._home
+
+    @property
+    def own_rooms(self) -> frozenset[str]:
+        """Those that are a whole conversation each."""
+        return frozenset(self._home)
+
+    @property
+    def any_own(self) -> bool:
+        return bool(self._home)
+
     # --- which rooms
 
     def unresolved(self) -> list[str]:
@@ -170,7 +201,8 @@ class Places:
         """Scope by room id, for every room that takes what has these facts and came for one of the scopes.
 
         `homes` are the rooms where its conversations are already: of a scope with filters they keep it, whatever the
-        filters say now. Both are asked for only where there are filters. Raises `Unavailable` when one of the rooms
+        filters say now; and a mapping that takes nothing new takes what is there. Both are asked for only where that
+        matters. Raises `Unavailable` when one of the rooms
         is not known yet: nothing may be lost for it.
         """
         found: list[Mapping] = []
@@ -179,10 +211,13 @@ class Places:
             missing = [mapping.room for mapping in mappings if mapping.room not in self._resolved]
             if missing:
                 raise Unavailable(f"the room {missing[0]} is not known yet")
-            if (connector, scope) in self._filtered:
+            if (connector, scope) in self._choosy:
                 kept = homes()
                 at_home = [mapping for mapping in mappings if self._resolved[mapping.room] in kept]
-                mappings = at_home or chosen(mappings, facts)
+                taking = [mapping for mapping in mappings if mapping.new]
+                filtered = any(mapping.only for mapping in taking)
+                stays = filtered and any(mapping.new for mapping in at_home)
+                mappings = at_home if stays else [*chosen(taking, facts), *(each for each in at_home if not each.new)]
             found += mappings
         return {self._resolved[mapping.room]: mapping.scope for mapping in reversed(found)}
 
@@ -206,6 +241,14 @@ class Places:
         """Whether that scope is mapped to a room, or to the one that came after it."""
         room = self.successor(room)
         return any(self._resolved.get(mapping.room) == room for mapping in self._by_scope.get((connector, scope), ()))
+
+    def sees(self, room: str, connector: str, scopes: Collection[str] = (), *, private: bool = False) -> Mapping | None:
+        """The mapping by which a room may see what belongs to one of these scopes (none: nobody can tell to which)
+        and, with `private`, is only for rooms that see private notes; None when it may not.
+        """
+        here = [each for each in self.mappings_of(self.successor(room)) if each.connector == connector]
+        fitting = (each for each in here if (not scopes or each.scope in scopes) and (each.private or not private))
+        return next(fitting, None)
 
     def private(self, room: str, connector: str, scope: str) -> bool:
         """Whether a room may see the private notes of that scope."""
@@ -256,6 +299,20 @@ class Places:
         """Write down that something is to appear in a room, after what is to appear in its thread before."""
         lane = f"matrix:{conversation}" if conversation else f"matrix:{shown.room}"
         tx.queue.add(lane, "matrix", payload.kind_of(shown), payload.dump(shown), conversation=conversation)
+
+    def post_newest(self, tx: Tx, shown: CardPost | LinePost, conversation: int) -> None:
+        """As `post`, for what is sent once and edited ever after: what certainly still waits is reworded instead.
+
+        The first that waits may be under way, unless it was written down in this very transaction.
+        """
+        fresh = {row.uid for row in tx.queue.fresh}
+        rows = tx.queue.unsent(f"matrix:{conversation}", payload.kind_of(shown))
+        same = [row for row in rows if _same(payload.load(type(shown), row.payload), shown)]
+        tried = same and (same[-1].attempts or same[-1].doubt is not None)  # a dead letter that was brought back
+        if same and not tried and (len(same) > 1 or same[0].uid in fresh):
+            tx.queue.amend(same[-1].uid, payload.dump(shown))
+        else:
+            self.post(tx, shown, conversation)
 
     def follow(self, tx: Tx, room: str, sender: str = "") -> None:
         """It was upgraded: go where it goes on. Until then what is to be shown there waits."""
@@ -316,6 +373,11 @@ class Places:
         """A notice in the management room, if there is one."""
         if self.management:
             self.post(tx, Post(self.management, body, notice=True))
+
+
+def _same(one: CardPost | LinePost, other: CardPost | LinePost) -> bool:
+    """Whether both are about one message."""
+    return one.item == other.item and getattr(one, "line", 0) == getattr(other, "line", 0)
 
 
 def state_key(mapping: Mapping) -> str:

@@ -5,15 +5,16 @@ from __future__ import annotations
 import base64
 import hashlib
 import hmac
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 import aiohttp
 
-from bridge.connector import Http, Spool
+from bridge.connector import Http, Network, Spool, Web
 from bridge.http import ToolHttp
 from bridge.hub import Hub
 from bridge.model import Envelope
+from bridge.openweb import OpenWeb
 from bridge.places import Places
 from bridge.store import Store
 
@@ -53,3 +54,9 @@ class BridgePort:
     ) -> Http:  # fmt: skip
         spool, limit = self._store.spool, self._max_file
         return ToolHttp(self._session, spool, url, headers, login, ca_file=ca_file, max_file=limit)
+
+    def web(
+        self, hosts: Iterable[str] = ("*",), *, ports: Iterable[int] = (80, 443), networks: Iterable[Network] = (),
+        seconds: float = 10.0, ca_file: Path | None = None,
+    ) -> Web:  # fmt: skip
+        return OpenWeb(hosts, ports=ports, networks=networks, seconds=seconds, ca_file=ca_file)

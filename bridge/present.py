@@ -6,6 +6,7 @@ import re
 from collections.abc import Iterable
 from dataclasses import replace
 from html import escape
+from urllib.parse import unquote
 
 from bridge.model import Card, Draft, Envelope, File
 from bridge.text.html import html_to_text, matrix_to_html
@@ -24,6 +25,7 @@ MOST_FIELDS = 4
 MOST_REWORDED = 10_000  # bytes of a preview that is edited in place; a longer one is shown anew
 LONGEST, LONGEST_URL = 300, 2000  # characters of what a card says, and of the address under it
 
+_ADDRESS = re.compile(r"https?://\S+", re.IGNORECASE)
 _WORDS = re.compile(r"[^\W_]+")
 
 
@@ -50,13 +52,29 @@ def arrival(envelope: Envelope, title: str, say: Texts, limit: int) -> tuple[str
 
 def card(shown: Card) -> tuple[str, str]:
     """(body, html) of the message that shows how an item stands: its key and title, what matters most, its address."""
-    title = _short(f"{shown.key}: {shown.title}" if shown.title else shown.key)
+    named = shown.key if shown.key.endswith(f"/{shown.title}") else ": ".join(filter(None, (shown.key, shown.title)))
+    title = _short(named)  # a path ends with the name of what it leads to
     fields = [(_short(label), _short(value)) for label, value in shown.fields[:MOST_FIELDS] if value]
-    url = shown.url if len(shown.url) <= LONGEST_URL else ""
+    url = shown.url if _ADDRESS.fullmatch(shown.url) and len(shown.url) <= LONGEST_URL else ""
     body = "\n".join(filter(None, [title, " · ".join(": ".join(pair) for pair in fields), url]))
     name = f'<a href="{escape(url)}">{escape(title)}</a>' if url else escape(title)
     said = " · ".join(f"{escape(label)}: <strong>{escape(value)}</strong>" for label, value in fields)
     return body, f"<strong>{name}</strong>" + (f"<br>{said}" if said else "")
+
+
+def bare(shown: Card) -> Card:
+    """Of a card only what says nothing of what it is about: its key, and where those look who may."""
+    return Card(shown.item, shown.key, "", shown.url)
+
+
+def pointed_at(found: Card, typed: str, name: str) -> Card:
+    """The bare card of an item by the address or key that somebody typed: nothing that they did not know is in it.
+
+    `name` is the tool's own name of what they typed; a key (the title of a page, say) may tell more.
+    """
+    known = set(_WORDS.findall(unquote(typed).casefold()))
+    key = found.key if known.issuperset(_WORDS.findall(found.key.casefold())) else name
+    return Card(found.item, key, "", typed if "://" in typed else found.url)
 
 
 def changes(before: Card, after: Card) -> str:

@@ -13,7 +13,7 @@ from bridge.places import Places
 from bridge.store import Tx
 from bridge.texts import Texts
 
-ONCE = frozenset({"send", "retry", "original", "help"})  # commands that catch-up must not obey a second time
+ONCE = frozenset({"send", "retry", "original", "help", "room"})  # commands that catch-up must not obey a second time
 
 
 def doubtful(tx: Tx, say: Texts, asked: float) -> str:

@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 from bridge.commands import Commands
+from bridge.commands.accounts import Accounts
 from bridge.commands.acts import Acts
+from bridge.commands.find import Finds
 from bridge.commands.items import ItemActs
 from bridge.commands.maps import Maps
+from bridge.commands.rooms import RoomActs
 from bridge.commands.start import Starts
 from bridge.config import Config, Permissions
 from bridge.connector import Connector
 from bridge.hearing import Hearing
 from bridge.hub import Hub
 from bridge.items import Items
+from bridge.moving import Moving
 from bridge.outward import Outward
 from bridge.permissions import Permits
 from bridge.places import Places
@@ -23,6 +27,7 @@ class Rules:
 
     acts: Acts
     maps: Maps
+    finds: Finds
     hearing: Hearing
 
     def __init__(self, config: Config) -> None:
@@ -31,6 +36,7 @@ class Rules:
         self.places = Places(config, self.say)
         self.permits = Permits(config, self.say)
         self.items = Items(self.places, self.say)
+        self.moving = Moving(config, self.places, self.items, self.say)
         self.outward = Outward(config, self.places, self.items, self.say)
         self.hub = Hub(config, self.places, self.outward, self.items, self.say)
 
@@ -38,10 +44,15 @@ class Rules:
         """What people can do with these connectors."""
         self.acts = Acts(self.places, self.outward, connectors, self.say)
         starts = Starts(self.places, self.outward, connectors, self.say)
-        on_items = ItemActs(self.places, self.acts, self.items, connectors, self.say)
+        on_items = ItemActs(self.places, self.acts, connectors, self.say)
+        self.finds = Finds(self.places, connectors, self.say)
+        accounts = Accounts(self.acts, self.items, connectors, self.say)
         self.maps = Maps(self.places, self.acts, self.permits, connectors, self.say)
         self.hub.on_probe = self.maps.trials.came_back
-        commands = Commands(self.permits, self.acts, starts, on_items, self.maps, self.outward, self.say)
+        rooms = RoomActs(self.places, self.acts, self.outward, self.moving, connectors, self.say)
+        commands = Commands(
+            self.permits, self.acts, starts, on_items, self.finds, accounts, self.maps, rooms, self.outward, self.say
+        )
         self.hearing = Hearing(self.config, self.places, commands, self.outward, self.say)
 
     def permit(self, permissions: Permissions) -> None:

@@ -35,6 +35,11 @@ _ROLES = {
     "automatic": "written by a program: nobody is mentioned, and nothing pauses",
 }
 
+_ASIDE = {
+    "outside": "that room may not see it where it is now, or as private as it is",
+    "gone": "its tool has it no more",
+}
+
 
 class Explain:
     """Each method is a rule. None is to be kept: run them with `Store.rehearse`."""
@@ -95,6 +100,8 @@ class Explain:
             yield f"  {spoken(each)}{self._chosen(each, mappings)}"
 
     def _chosen(self, mapping: Mapped, mappings: list[Mapped]) -> str:
+        if not mapping.new:
+            return " (somebody linked or mentioned it there before)"
         if mapping.only:
             return " (its filter fits, or the conversation was there before)"
         return " (no filter of another mapping fits)" if any(each.only for each in mappings) else ""
@@ -191,11 +198,14 @@ class Explain:
             return
         yield f"{remote} of {connector}"
         item = tx.conversations.item_named(connector, remote)
-        found = tx.conversations.all_of_item(item) if item is not None else []
-        for conversation, scope in found:
+        items = tx.cards.with_key(connector, remote) if item is None else [item]
+        found = [(each, *following) for each in items for following in tx.conversations.all_of_item(each)]
+        for item, conversation, scope in found:
             yield f"  followed in {_linked(conversation)} in {self._places.name(conversation.room)}, as {scope}"
             if not self._places.carries(conversation.room, connector):
                 yield "  but that room is mapped to nothing of it any more: it hears nothing"
+            elif why := tx.cards.aside(conversation.id, item)[0]:
+                yield f"  but {_ASIDE[why]}: it hears nothing"
             yield from self._on_their_way(Search(tx.db).waiting(conversation.id))
         if not found:
             yield "  no conversation follows it; in a room: !link"

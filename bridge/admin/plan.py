@@ -23,6 +23,7 @@ When = Literal["at once", "anew", "stopped"]  # "stopped": only while the bridge
 Place = tuple[str, str, str]  # connector, scope, room
 
 _FIXED = {"data", "homeserver.server_name", "appservice.id", "appservice.bot", "appservice.ghosts"}
+_AT_ONCE = ("permissions.", "people.")
 _SECRET = re.compile(r"token|secret|passw|credential|(^|[._-])key($|[._-])", re.IGNORECASE)  # whatever its type
 _LOGIN = re.compile(r"//[^/\s]*@")  # within an address
 _APART = {"connectors", "mappings"}  # compared by their names
@@ -91,7 +92,7 @@ def plan(old: Settings, new: Settings, secret: bytes, warnings: Iterable[str] = 
     """From one configuration to the other; `secret` is the bridge's own, for the digest."""
     steps = [*mapping_steps(old.config.mappings, new.config.mappings), *_connector_steps(old, new)]
     for key, sign, told in _differences(_flat(old.config, apart=_APART), _flat(new.config, apart=_APART)):
-        when: When = "stopped" if key in _FIXED else "at once" if key.startswith("permissions.") else "anew"
+        when: When = "stopped" if key in _FIXED else "at once" if key.startswith(_AT_ONCE) else "anew"
         steps.append(Step(sign, told, when))
     found = Plan(tuple(steps), tuple(warnings))
     return replace(found, digest=_digest(found, new, secret))
@@ -123,7 +124,11 @@ def spoken(mapping: Mapped) -> str:
 
 def _policy(mapping: Mapped) -> str:
     only = "; ".join(f"{fact}: {', '.join(patterns)}" for fact, patterns in sorted(mapping.only.items()))
-    return ", ".join(filter(None, [f"only {only}" if only else "", "private notes too" if mapping.private else ""]))
+    said = {
+        f"only {only}": bool(only), "private notes too": mapping.private,
+        "only what people link or mention": not mapping.new,
+    }  # fmt: skip
+    return ", ".join(words for words, so in said.items() if so)
 
 
 def cautions(old: Iterable[Mapped], new: Config, made: Collection[Mapped], rooms: Mapping[str, str]) -> Iterator[str]:
@@ -145,7 +150,8 @@ def gaps(connectors: Iterable[str], mappings: Sequence[Mapped]) -> Iterator[str]
     for name in sorted(set(connectors) - {each.connector for each in mappings}):
         yield f"nothing of connector {name} is mapped to a room"
     for connector, scope in sorted({(each.connector, each.scope) for each in mappings}):
-        if leaves_out([each for each in mappings if (each.connector, each.scope) == (connector, scope)]):
+        found = [each for each in mappings if (each.connector, each.scope) == (connector, scope)]
+        if leaves_out(found) and any(each.only for each in found):  # else nobody wants to see anything new
             yield f"what fits no filter of {scope} ({connector}) is refused: every mapping of it has one"
 
 

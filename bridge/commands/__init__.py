@@ -7,10 +7,13 @@ from collections.abc import Callable
 from dataclasses import replace
 
 from bridge import payload
+from bridge.commands.accounts import Accounts
 from bridge.commands.acts import Acts
+from bridge.commands.find import Finds
 from bridge.commands.items import ItemActs
 from bridge.commands.maps import WORDS, Maps
 from bridge.commands.parse import Command, command_of
+from bridge.commands.rooms import RoomActs
 from bridge.commands.start import Starts
 from bridge.model import Delivery, Draft, RoomEvent
 from bridge.outward import Outward, Refusal
@@ -20,6 +23,7 @@ from bridge.store import Conversation, Tx
 from bridge.texts import Texts
 
 Act = Callable[[Tx, RoomEvent, Conversation], None]
+Anywhere = Callable[[Tx, RoomEvent, Command, Conversation | None], None]
 
 SEND, CANCEL = "📤", "❌"  # as `RoomEvent.key` has them, without U+FE0F
 
@@ -28,11 +32,14 @@ class Commands:
     """The words the bot obeys, and from whom. Each method is a rule: it runs inside one transaction."""
 
     def __init__(
-        self, permits: Permits, acts: Acts, starts: Starts, items: ItemActs, maps: Maps, outward: Outward, say: Texts
-    ) -> None:
+        self, permits: Permits, acts: Acts, starts: Starts, items: ItemActs, finds: Finds, accounts: Accounts,
+        maps: Maps, rooms: RoomActs, outward: Outward, say: Texts,
+    ) -> None:  # fmt: skip
         self._permits = permits
         self._items = items
+        self._anywhere: dict[str, Anywhere] = {"room": rooms.room, "find": finds.find, "me": accounts.me}
         self._maps = maps
+        self._rooms = rooms
         self._outward = outward
         self._acts = acts
         self._starts = starts
@@ -46,7 +53,8 @@ class Commands:
 
     def words(self) -> list[str]:
         """Every command, for help and for the docs."""
-        return sorted({"help", "reply", *WORDS, *self._in_thread, *self._starts.words(), *self._items.words()})
+        words = {"help", "reply", *WORDS, *self._anywhere, *self._in_thread}
+        return sorted({*words, *self._starts.words(), *self._items.words()})
 
     def obey(self, tx: Tx, event: RoomEvent, command: Command, conversation: Conversation | None) -> None:
         """Do what was asked, or say why not and what to type instead."""
@@ -66,6 +74,8 @@ class Commands:
             self._acts.answer(tx, event, conversation, self.help(event.sender))
         elif command.name in WORDS:
             self._maps.obey(tx, event, command, conversation)
+        elif command.name in self._anywhere:
+            self._anywhere[command.name](tx, event, command, conversation)
         elif command.name in self._starts.words():
             self._starts.start(tx, event, command, conversation)
         elif command.name in self._items.words():
@@ -78,6 +88,10 @@ class Commands:
             self._acts.reply(tx, event, conversation, command.rest, command.html)
         else:
             self._in_thread[command.name](tx, event, conversation)
+
+    def dropped(self, tx: Tx, uid: str) -> None:
+        """What somebody has said or done here is why that draft does not leave."""
+        self._rooms.dropped(tx, uid)
 
     def may_use(self, mxid: str) -> bool:
         """Whether somebody may ask for anything at all, as permissions are now."""
@@ -147,7 +161,7 @@ class Commands:
             lines[word] = self._say("help-start", command=word, usage=usage)
         for word, usage in self._items.changes().items():
             lines[word] = self._say("help-change", word=word, usage=usage)
-        for word in (*self._in_thread, "link", "unlink", "me", *WORDS, "help"):
+        for word in (*self._in_thread, "link", "unlink", *self._anywhere, *WORDS, "help"):
             lines[word] = self._say(f"help-{word}")
         mine = [line for word, line in lines.items() if self._permits.may(sender, word)]
         return "\n".join([self._say("help"), *mine, self._say("help-inside")])

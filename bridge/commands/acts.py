@@ -55,7 +55,10 @@ class Acts:
     def _draft(self, tx: Tx, event: RoomEvent, conversation: Conversation, answers: str) -> Draft:
         """An empty draft to whom an answer goes: of the message that `answers` is, else the last from outside."""
         meant = self.meant(tx, answers, conversation)
-        item = self.item(self.items(tx, conversation), meant)
+        items = self.items(tx, conversation)
+        if meant is None:  # a file or an alert that is linked, too, makes nobody choose
+            items = [each for each in items if takes_words(self._connectors[each.connector])] or items
+        item = self.item(self.live(items, meant), meant)
         answered = meant if meant and meant.role in OUTSIDE else None
         last = answered or tx.conversations.last_inward(conversation.id, item.id)
         if answered is None and (last is None or last.role == "automatic"):  # no person outside has written
@@ -89,6 +92,16 @@ class Acts:
     def items(self, tx: Tx, conversation: Conversation) -> list[Item]:
         """What the conversation has outside, as far as it is still configured."""
         return [item for item in tx.conversations.items_of(conversation.id) if item.connector in self._connectors]
+
+    def live(self, items: list[Item], meant: Message | None) -> list[Item]:
+        """Those of them that can be asked for anything. Raises `Refusal` when what is meant is out of reach."""
+        chosen = [item for item in items if meant is None or item.id == meant.item]
+        live = [item for item in chosen if not item.aside]
+        if chosen and not live:
+            item = chosen[0]
+            why = {"outside": "aside-outside", "gone": "aside-gone"}[item.aside]
+            raise Refusal(self._say(why, title=item.title or item.remote, connector=item.connector))
+        return live
 
     def item(self, items: list[Item], meant: Message | None) -> Item:
         """The one of these that is meant. Raises `Refusal` when there is none, or when it is not clear which."""
@@ -193,6 +206,11 @@ class Acts:
         answers = event.target if event.type == "m.reaction" else event.id
         post = Post(event.room, body, notice=True, answers=answers)
         self._places.post(tx, post, conversation.id if conversation else None)
+
+
+def takes_words(connector: Connector) -> bool:
+    """Whether anything can be said to its items: an alert or a file takes no words."""
+    return type(connector).send is not Connector.send
 
 
 def asked_at(event: RoomEvent) -> float:

@@ -29,6 +29,7 @@ MOST_OFFERED = 30  # scopes of a tool listed at once
 MOST_ASKED = 5  # tools that are asked at once what they have
 LONGEST = 300  # characters of a pattern
 _PRIVATE = ("private", "privé")
+_LINKED = ("linked", "lié", "liés")
 _QUOTES = str.maketrans("“”„«»", '"""""')  # as phones and French keyboards write them
 _PART = re.compile(r'(?:(?P<name>[a-z][a-z-]{0,39})=)?(?:"(?P<quoted>[^"]*)"|(?P<bare>[^\s"]+))', re.IGNORECASE)
 
@@ -40,10 +41,11 @@ class Wanted:
     words: tuple[str, ...]
     private: bool
     only: dict[str, tuple[str, ...]]
+    new: bool = True
 
 
 def read(line: str) -> Wanted:
-    """Take the line apart: [connector] scope [private] [name=pattern …]. Pure.
+    """Take the line apart: [connector] scope [private] [linked] [name=pattern …]. Pure.
 
     Quotes hold a pattern with blanks together; without them a comma parts patterns of which one must fit.
     """
@@ -57,9 +59,9 @@ def read(line: str) -> Wanted:
             only[name] = (*only.get(name, ()), *(pattern[:LONGEST] for pattern in patterns))
         else:
             words.append(value)
-    private = any(word.lower() in _PRIVATE for word in words[1:])
-    kept = words[:1] + [word for word in words[1:] if word.lower() not in _PRIVATE]
-    return Wanted(tuple(kept), private, only)
+    policy = {word.lower() for word in words[1:]}
+    kept = words[:1] + [word for word in words[1:] if word.lower() not in (*_PRIVATE, *_LINKED)]
+    return Wanted(tuple(kept), not policy.isdisjoint(_PRIVATE), only, new=policy.isdisjoint(_LINKED))
 
 
 class Maps:
@@ -87,6 +89,8 @@ class Maps:
         """`!map …`: what is missing is asked for, one thing at a time; then the tool is asked whether it has that."""
         allowed = [name for name in sorted(self._connectors) if self._permits.may(event.sender, "map", name)]
         wanted = read(command.first_line)
+        if wanted.new and self._places.is_own(event.room):
+            raise Refusal(self._say("map-own"))
         if not wanted.words and len(allowed) > 1:
             self._acts.answer(tx, event, conversation, self._say("map-which", connectors=", ".join(allowed)))
             if len(allowed) > MOST_ASKED:
@@ -100,8 +104,9 @@ class Maps:
         for name in allowed:
             self._known(name, wanted.only)
             mapping = Mapping(
-                connector=name, scope="".join(scope), room=event.room, private=wanted.private, only=wanted.only
-            )
+                connector=name, scope="".join(scope), room=event.room, private=wanted.private, new=wanted.new,
+                only=wanted.only,
+            )  # fmt: skip
             survey = Survey(event.room, event.sender, event.id, mapping)
             tx.queue.add(f"{name}:{event.room}:survey", name, "survey", payload.dump(survey))
 
@@ -164,8 +169,8 @@ class Maps:
     def _policy(self, mapping: Mapping) -> str:
         """The filters and the audience of a mapping, in words; "" when there is nothing to say."""
         only = ", ".join(f"{fact} = {' | '.join(patterns)}" for fact, patterns in mapping.only.items())
-        said = [self._say("mapped-only", only=only) if only else "", self._say("mapped-private")]
-        return "; ".join(filter(None, said if mapping.private else said[:1]))
+        said = {"mapped-only": bool(only), "mapped-private": mapping.private, "mapped-linked": not mapping.new}
+        return "; ".join(self._say(key, only=only) for key, so in said.items() if so)
 
     # --- what the tool has
 
@@ -240,11 +245,12 @@ class Maps:
             for each in self._places.mappings_to(mapping.connector, mapping.scope)
             if self._places.room_of(each) != room
         ]
-        lines = [self._say("mapped", scope=mapping.scope, connector=mapping.connector), self._policy(mapping)]
+        done = "mapped" if mapping.new else "mapped-when-linked"
+        lines = [self._say(done, scope=mapping.scope, connector=mapping.connector), self._policy(mapping)]
         if others:
             rooms = sorted({self._places.name(self._places.room_of(each) or each.room) for each in others})
             lines.append(self._say("mapped-elsewhere", rooms=", ".join(rooms)))
-        if leaves_out([mapping, *others]):
+        if leaves_out([mapping, *others]) and any(each.only for each in (mapping, *others)):
             lines.append(self._say("mapped-leaves-out", scope=mapping.scope))
         return "\n".join(filter(None, [*lines, self._say("mapped-how")]))
 

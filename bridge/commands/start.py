@@ -78,7 +78,8 @@ class Starts:
 
     def word_of(self, reaction: str) -> str:
         """The command that a reaction means, "" when it means none."""
-        return next((each.command for each in self._connectors.values() if each.reaction == reaction), "")
+        known = ((each.reaction.replace("\ufe0f", ""), each.command) for each in self._connectors.values())
+        return next((command for key, command in known if key == reaction), "")  # as `RoomEvent.key` has it
 
     def start(self, tx: Tx, event: RoomEvent, command: Command, conversation: Conversation | None) -> None:
         """Begin what was typed; with a text, or with history, ask to send it. Raises `Refusal`."""
@@ -96,7 +97,10 @@ class Starts:
         """A reaction on a message: the same for that message. Raises `Refusal`."""
         if any(payload.load(Draft, each.payload).whole for each in tx.queue.from_source(event.target)):
             return  # asked already
-        connector, scope = self._chosen(self._offered(event.room, word), word, "")
+        offered = self._offered(event.room, word)
+        if not offered:
+            return  # where it can mean nothing it is just a reaction
+        connector, scope = self._chosen(offered, word, "")
         self._once(tx, conversation, connector)
         draft = self._draft(tx, event, connector, scope, Request("", False, (), "", conversation.title))
         history = History(only=event.target, files=True)
@@ -109,14 +113,14 @@ class Starts:
         self, tx: Tx, event: RoomEvent, command: Command, conversation: Conversation | None, connector: Connector,
         scope: str, request: Request,
     ) -> None:  # fmt: skip
-        root = _thread(event, conversation)
-        if request.history == "thread" and not root:
+        root, whole = self._thread(event, conversation)
+        if request.history == "thread" and not (root or whole):
             raise Refusal(self._say("history-needs-thread"))
         draft = self._draft(tx, event, connector, scope, request)
         self._outward.check(draft)  # before anything is written down
         conversation = conversation or thread_of(tx, event, request.title, self._say)
         if request.history:
-            draft = replace(draft, history=History(root, int(request.history.removeprefix("thread") or 0)))
+            draft = replace(draft, history=History(root, int(request.history.removeprefix("thread") or 0), whole=whole))
         item = self._begun(tx, draft, conversation)
         tx.conversations.dismiss(item)  # an edited command may name other people
         tx.conversations.admit(item, (address.account for address in draft.recipients.all))
@@ -152,13 +156,13 @@ class Starts:
     def _about(self, event: RoomEvent, conversation: Conversation | None, request: Request) -> History | None:
         if event.answers and not request.history:
             return History(only=event.answers, files=True)
-        root = _thread(event, conversation)
+        root, whole = self._thread(event, conversation)
         last = int(request.history.removeprefix("thread") or 0)
-        return History(root, last, files=True) if root or last else None
+        return History(root, last, files=True, whole=whole) if root or whole or last else None
 
     def _once(self, tx: Tx, conversation: Conversation, connector: Connector) -> None:
         made = [item for item in tx.conversations.items_of(conversation.id) if item.connector == connector.name]
-        if made:
+        if made and not connector.many:
             raise Refusal(self._say("made-already", title=made[0].title, command=connector.command))
 
     def _ask(self, tx: Tx, draft: Draft, conversation: Conversation) -> None:
@@ -166,6 +170,15 @@ class Starts:
         self._outward.ask(tx, replace(draft, item=self._begun(tx, draft, conversation)), conversation)
 
     # --- what they share
+
+    def _thread(self, event: RoomEvent, conversation: Conversation | None) -> tuple[str, bool]:
+        """The thread it is said in, "" in the room: also when it is the command itself that a thread began with. And
+        whether the whole room is one conversation.
+        """
+        if self._places.is_own(event.room):
+            return "", True
+        root = (conversation.root if conversation else "") or event.thread
+        return ("" if root == event.id else root), False
 
     def begun(self, tx: Tx, event: RoomEvent, word: str) -> Conversation | None:
         """The conversation that this person's command has begun outside and in which nothing was said there yet."""
@@ -212,12 +225,6 @@ class Starts:
             account=tx.people.account(event.sender, connector.name), room=event.room, source=event.id,
             trigger=event.id, asked=asked_at(event),
         )  # fmt: skip
-
-
-def _thread(event: RoomEvent, conversation: Conversation | None) -> str:
-    """The thread it is said in, "" in the room: also when it is the command itself that a thread began with."""
-    root = (conversation.root if conversation else "") or event.thread
-    return "" if root == event.id else root
 
 
 def thread_of(tx: Tx, event: RoomEvent, title: str, say: Texts) -> Conversation:

@@ -8,12 +8,12 @@ import ssl
 from collections.abc import Callable, Set
 from ipaddress import IPv4Network, IPv6Network
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
-from pydantic import BaseModel, ConfigDict, Field, SecretStr, field_validator, model_validator
+from pydantic import BaseModel, ConfigDict, Field, SecretStr, StringConstraints, field_validator, model_validator
 
 from bridge.config import connectors as configured
-from bridge.config import page
+from bridge.config import page, people
 from bridge.config.connectors import Connectors as Connectors
 from bridge.config.page import Mistakes
 from bridge.http import trusting
@@ -182,6 +182,19 @@ class Log(Section):
     level: str = Field("info", pattern="^(debug|info|warning|error)$", description="What matters less is left out")
 
 
+class Rooms(Section):
+    """Rooms that conversations get of their own (`!room`)."""
+
+    space: str = Field("", description="Space that they are put into: room id or alias; the bot must be invited there")
+
+    @field_validator("space")
+    @classmethod
+    def _space(cls, value: str) -> str:
+        if value and not re.match(r"^(!\S+|#[^:\s]+:\S+)$", value):
+            raise ValueError("must be a room id (!…) or an alias (#name:server)")
+        return value
+
+
 class Mapping(Section):
     """A connector's scope and the room where its conversations live."""
 
@@ -189,6 +202,7 @@ class Mapping(Section):
     scope: str = Field(description="What of it: a mailbox address, a project …")
     room: str = Field(description="Room id (!…) or alias (#…:server)")
     private: bool = Field(False, description="Whether the room may see the tool's private notes")
+    new: bool = Field(True, description="Whether new items appear by themselves, or only what people link or mention")
     only: dict[str, tuple[str, ...]] = Field(
         {},
         description="Take only what fits: a fact by its name, and a pattern or a list of them (* stands for anything)",
@@ -217,8 +231,12 @@ class Config(Section):
     web: Web = Web()
     data: Path = Field(Path("data"), description="Folder of the database and the spool, relative to this file")
     management_room: str = Field("", description="Room id or alias where operators are told of trouble")
+    rooms: Rooms = Rooms()
     inside: Inside = Inside()
     permissions: Permissions = Permissions()
+    people: dict[str, dict[str, Annotated[str, StringConstraints(strip_whitespace=True, min_length=1)]]] = Field(
+        {}, description="Accounts of people in the tools: Matrix id, then connector and account; wins over !me"
+    )
     outward: Outward = Outward()
     retry: Retry = Retry()
     metrics: Metrics = Metrics()
@@ -309,6 +327,8 @@ def read(text: str, path: Path, environment: dict[str, str] | None = None) -> tu
     config = mistakes.validated(Config, raw)  # a section in which every line is a comment is as good as none
     connectors = configured.connectors(raw.get("connectors"), mistakes)
     configured.fits(raw, connectors, mistakes)
+    if config is not None:
+        people.fits(config, connectors, mistakes)
     if mistakes.told or config is None:
         raise ConfigError(mistakes.told)
     data = config.data if config.data.is_absolute() else path.parent / config.data

@@ -11,7 +11,10 @@ from bridge.connector import Connector
 
 Connectors = dict[str, tuple[type[Connector], Any]]  # by name: the plugin's class and its own, validated configuration
 
-OURS = {"matrix", "hub", "homeserver", "rooms", "holds", "retention", "pulse"}  # what the bridge calls parts of itself
+Offered = dict[str, frozenset[str]]  # by name: the scopes that are known by its configuration
+
+# What the bridge calls parts of itself.
+OURS = {"matrix", "hub", "homeserver", "rooms", "holds", "retention", "pulse", "finding"}
 
 
 def connectors(raw: Any, mistakes: Mistakes) -> Connectors:
@@ -46,22 +49,25 @@ def fits(raw: dict[str, Any], found: Connectors, mistakes: Mistakes) -> None:
     for name in may_map if isinstance(may_map, dict) else ():
         if name not in ("*", *names):  # "*": every connector
             mistakes.at(("permissions", "map", str(name)), f"no connector has this name{suggestion(str(name), names)}")
+    offered = {name: _offered(name, plugin, body) for name, (plugin, body) in found.items() if body is not None}
     mappings = raw.get("mappings")
     for number, each in enumerate(mappings if isinstance(mappings, list) else ()):
         if isinstance(each, dict):
-            _mapping_fits(each, ("mappings", str(number)), names, found, mistakes)
+            _mapping_fits(each, ("mappings", str(number)), names, found, offered, mistakes)
 
 
-def _mapping_fits(each: dict[str, Any], place: Place, names: Set[str], found: Connectors, mistakes: Mistakes) -> None:
+def _mapping_fits(
+    each: dict[str, Any], place: Place, names: Set[str], found: Connectors, offered: Offered, mistakes: Mistakes
+) -> None:  # fmt: skip
     name, scope = each.get("connector"), each.get("scope")
     if isinstance(name, str) and name not in names:
         mistakes.at((*place, "connector"), f"no connector is configured by this name{suggestion(name, names)}")
     plugin, body = found.get(name, (None, None)) if isinstance(name, str) else (None, None)
     if plugin is None or body is None:  # its own configuration is wrong: it cannot be asked
         return
-    offered = _offered(name, plugin, body)
-    if offered and isinstance(scope, str) and scope not in offered:
-        known = suggestion(scope, offered) or f"; it has: {', '.join(sorted(offered)[:20])}"
+    has = offered[str(name)]
+    if has and isinstance(scope, str) and scope not in has:
+        known = suggestion(scope, has) or f"; it has: {', '.join(sorted(has)[:20])}"
         mistakes.at((*place, "scope"), f"{name} has no such scope{known}")
     only = each.get("only")
     for fact in only if isinstance(only, dict) else ():
@@ -86,6 +92,9 @@ class _Nowhere:
 
     def http(self, url: str, **_: Any) -> Any:
         """Nothing: nobody is asked."""
+
+    def web(self, hosts: Any = (), **_: Any) -> Any:
+        """Nothing."""
 
 
 def _offered(name: Any, plugin: type[Connector], body: Any) -> frozenset[str]:

@@ -10,7 +10,7 @@ from urllib.parse import quote
 from bridge.config import Config, Mapping
 from bridge.doctor.homeserver import Asked
 from bridge.doctor.line import Line, note, ok, trouble
-from bridge.matrix.rights import creators, missing
+from bridge.matrix.rights import creators, may_set, missing
 from bridge.texts import Texts
 
 _INVITES = {  # of a sync, nothing but the rooms we are invited to
@@ -22,7 +22,7 @@ _INVITES = {  # of a sync, nothing but the rooms we are invited to
 
 async def rooms(config: Config, ask: Asked, mappings: Iterable[Mapping], *, known: bool) -> list[Line]:
     """A line or more for each room. `known`: the bot is registered; before, nobody lets it look into a room."""
-    names = list(dict.fromkeys([each.room for each in mappings] + [config.management_room]))
+    names = list(dict.fromkeys([each.room for each in mappings] + [config.management_room, config.rooms.space]))
     look = _Look(config, ask, known)
     lines = [line for part in await asyncio.gather(*(look.at(name) for name in filter(None, names))) for line in part]
     if not known and any(line.state == "note" for line in lines):
@@ -88,12 +88,21 @@ class _Look:
             follower = str(gone.body.get("replacement_room", "another room"))
             lines.append(note(about, f"was upgraded: it goes on in {follower}", "invite the bot there, map that one"))
         content = levels.body if levels.status == 200 else {}
-        lacking = missing(content, creators(create.body if create.status == 200 else {}), self._ask.bot)
+        above = creators(create.body if create.status == 200 else {})
+        if name == self._config.rooms.space:
+            return [self._space(about, may=may_set(content, above, self._ask.bot, "m.space.child"))]
+        lacking = missing(content, above, self._ask.bot)
         if name == self._config.management_room:
             lacking = [right for right in lacking if right == "right-speak"]
         remedy = f"in the room's settings, Roles & permissions; most simply: make {self._ask.bot} a moderator"
         lines += [trouble(about, f"a right is missing: {self._plain(right)}", remedy) for right in lacking]
         return lines or [ok(about, f"{self._ask.bot} is there, with the rights it needs")]
+
+    def _space(self, about: str, *, may: bool) -> Line:
+        if may:
+            return ok(about, f"{self._ask.bot} may put rooms of conversations into this space")
+        remedy = f"in the space's settings, Roles & permissions; most simply: make {self._ask.bot} a moderator"
+        return trouble(about, f"{self._ask.bot} may not put rooms into this space", remedy)
 
     def _plain(self, right: str) -> str:
         return self._say(right).replace("for me", "for the bot")

@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, NoReturn, cast
 
 import aiohttp
 
 from bridge.config import Config
-from bridge.connector import Connector, Http, Spool
+from bridge.connector import Connector, Http, Spool, Web
 from bridge.doctor.line import Line, note, ok, trouble
 from bridge.http import ToolHttp
 from bridge.model import Envelope, Finding, Rejected
+from bridge.openweb import OpenWeb
 from bridge.text.plain import spoken
 from bridge.watch.logs import told
 
@@ -67,6 +68,9 @@ class _Port:
     ) -> Http:  # fmt: skip
         limit = self._config.max_file
         return ToolHttp(self._session, self.spool, url, headers, login, ca_file=ca_file, max_file=limit)
+
+    def web(self, hosts: Iterable[str] = ("*",), **how: Any) -> Web:
+        return OpenWeb(hosts, **how)
 
 
 class _NoSpool:

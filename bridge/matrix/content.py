@@ -5,8 +5,8 @@ from __future__ import annotations
 from html import escape
 from typing import Any
 
-from bridge.model import File
-from bridge.payload import Post
+from bridge.model import Author, File
+from bridge.payload import EVERYBODY, Post
 from bridge.text.plain import clean, text_to_html, trim
 
 DELIVERY = "org.passerelle.delivery"  # our delivery's uid, so that one in doubt can be found in the room
@@ -16,9 +16,22 @@ MOST_BYTES = 40_000  # of body and formatted_body together; the homeserver takes
 def message(post: Post, uid: str, root: str, latest: str, answers: str) -> dict[str, Any]:
     """The content of a message: in the thread of `root`, answering the event `answers`; both may be ""."""
     content = attachment(post.file) if post.file else words(post.body, post.html, notice=post.notice)
-    content |= {DELIVERY: uid, "m.mentions": {"user_ids": list(post.mentions)} if post.mentions else {}}
+    content |= {DELIVERY: uid, "m.mentions": mentions(post)}
     relation = relates(root, latest, answers)
     return content | {"m.relates_to": relation} if relation else content
+
+
+def speaker(post: Post) -> Author | None:
+    """Who says it, None for the bot: so with what calls a whole room, which takes a level that ghosts do not have
+    (Matrix spec, m.room.power_levels, notifications).
+    """
+    return None if EVERYBODY in post.mentions else post.author
+
+
+def mentions(post: Post) -> dict[str, Any]:
+    """Who should notice (Matrix spec, "User and room mentions"): nobody has to be named in the words for that."""
+    people = [each for each in post.mentions if each != EVERYBODY]
+    return ({"user_ids": people} if people else {}) | ({"room": True} if EVERYBODY in post.mentions else {})
 
 
 def words(body: str, html: str, *, notice: bool, most: int = MOST_BYTES) -> dict[str, Any]:

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import json
-import time
-import zlib
 from collections import OrderedDict
 from collections.abc import AsyncIterator, Callable
 from dataclasses import replace
@@ -17,24 +15,32 @@ from bridge import payload
 from bridge.config import Config
 from bridge.matrix import content
 from bridge.matrix.charts import Charts
-from bridge.matrix.client import Client
 from bridge.matrix.doors import Doors
 from bridge.matrix.fetch import Fetch
 from bridge.matrix.ghosts import Ghosts
+from bridge.matrix.lasting import Lasting, newest, noted
+from bridge.matrix.own import OwnRooms
 from bridge.matrix.rooms import Rooms
+from bridge.matrix.sending import Annotated, Forbidden, Sending, transaction
 from bridge.matrix.threads import Threads
 from bridge.model import Deferred, Delivery, Draft, File, Rejected, RoomEvent
+from bridge.moving import Moving
 from bridge.outward import Outward, Refusal
 from bridge.payload import (
     Announce,
+    Archive,
     CardPost,
     Chart,
     Decline,
     Enter,
     Follow,
+    Gather,
     Left,
+    LinePost,
     Locate,
+    MakeRoom,
     Mark,
+    Pin,
     Post,
     Preview,
     Reword,
@@ -48,7 +54,6 @@ from bridge.store import Store, Tx
 from bridge.text.plain import spoken
 from bridge.texts import Texts
 
-MEMORY = 20 * 3600  # seconds the homeserver surely remembers our transaction ids (24 h for sends with a device)
 MOST_ECHOES = 10_000
 
 
@@ -61,7 +66,7 @@ class MatrixDestination:
     def __init__(
         self, config: Config, store: Store, ghosts: Ghosts, rooms: Rooms, fetch: Fetch, places: Places,
         outward: Outward, say: Texts, located: Callable[[Tx, RoomEvent, RoomEvent], None],
-        charted: Callable[[Tx, Chart, Standing], None],
+        charted: Callable[[Tx, Chart, Standing], None], moving: Moving,
     ) -> None:  # fmt: skip
         self.parallel = config.homeserver.in_flight
         self._store = store
@@ -75,11 +80,17 @@ class MatrixDestination:
         self._charts = Charts(config, store, ghosts, places)
         self._charted = charted
         self._echoes: OrderedDict[str, None] = OrderedDict()  # uids of what was sent at the first attempt, of late
+        self._sending = Sending(store, ghosts, rooms, say)
         self._threads = Threads(store, places, say, self._begin)
         self._doors = Doors(config, store, ghosts, places, rooms, say)
+        self._moving = moving
+        self._own = OwnRooms(config, store, ghosts, places, fetch, moving, say, rooms.look)
+        rooms.upgrades.on_own = moving.show_cards
+        self._doors.on_deserted = moving.deserted
         self._kinds = {
             "post": (Post, self._post),
             "card": (CardPost, self._card),
+            "line": (LinePost, self._card),
             "reword": (Reword, self._reword),
             "mark": (Mark, self._mark),
             "unmark": (Unmark, self._unmark),
@@ -92,12 +103,16 @@ class MatrixDestination:
             "rights": (Rights, self._rights),
             "chart": (Chart, self._chart),
             "announce": (Announce, self._announce),
+            "room": (MakeRoom, self._own.make),
+            "gather": (Gather, self._own.gather),
+            "pin": (Pin, self._own.pin),
+            "archive": (Archive, self._own.archive),
         }
 
     async def deliver(self, delivery: Delivery) -> Crossing:
         """Send the event. Raises `Rejected`, `Deferred`, `Unavailable` (see `queue.Destination`)."""
         kind, act = self._kinds[delivery.kind]
-        found = await self._threads.here(payload.load(kind, delivery.payload))
+        found = await self._threads.here(payload.load(kind, delivery.payload), delivery.conversation)
         try:
             crossing: Crossing = await act(delivery, found)  # type: ignore[operator]
         except Deferred:
@@ -126,7 +141,7 @@ class MatrixDestination:
         room = self._places.successor(json.loads(delivery.payload)["room"])
         if delivery.conversation and room in encrypted:
             raise Deferred("the room is encrypted")
-        if room in awaiting and delivery.kind in ("post", "card", "preview"):
+        if room in awaiting and delivery.kind in ("post", "card", "line", "preview"):
             raise Deferred("the room was upgraded, and the one that replaces it is not entered yet")
 
     def waits(self, tx: Tx, delivery: Delivery, reason: str) -> None:
@@ -142,34 +157,35 @@ class MatrixDestination:
 
     async def _post(self, delivery: Delivery, post: Post) -> Crossing:
         root, latest, answers = await self._threads.of(delivery, post)
-        sender = await self._ghosts.speaker(post.author, post.room)
+        sender = await self._ghosts.speaker(content.speaker(post), post.room)
         try:
             if post.file and not post.file.mxc:
-                post = await self._uploaded(delivery, post, sender)
+                post = await self._sending.uploaded(delivery, post, sender)
             body = content.message(post, delivery.uid, root, latest, answers)
-            event = await self._send(sender, delivery, post.room, "m.room.message", body)
+            event = await self._sending.send(sender, delivery, post.room, "m.room.message", body)
         except Rejected as error:
             return await self._stub(delivery, post, str(error), (root, latest))
         return self._shown(delivery, post, root, event)
 
-    async def _card(self, delivery: Delivery, card: CardPost) -> Crossing:
-        """The card of an item: sent once in each conversation, edited ever after."""
+    async def _card(self, delivery: Delivery, shown: Lasting) -> Crossing:
+        """The card of an item, or a line about its changes: sent once in each conversation, edited ever after."""
         number = delivery.conversation or 0
-        known = await self._store.transact(lambda tx: tx.conversations.card(number, card.item))
+        known, card = await self._store.transact(newest, delivery, shown)
         if known:
             body = content.edit(card.body, card.html, known, delivery.uid)
-            await self._send(self._ghosts.bot, delivery, card.room, "m.room.message", body)
+            await self._sending.send(self._ghosts.bot, delivery, card.room, "m.room.message", body)
             return lambda tx: None
         post = Post(card.room, card.body, card.html, notice=True)
         root, latest, _ = await self._threads.of(delivery, post)
         body = content.message(post, delivery.uid, root, latest, "")
-        event = await self._send(self._ghosts.bot, delivery, card.room, "m.room.message", body)
+        event = await self._sending.send(self._ghosts.bot, delivery, card.room, "m.room.message", body)
         to_room = self._shown(delivery, post, root, event)
 
         def crossing(tx: Tx) -> None:
             to_room(tx)
-            tx.conversations.carded(number, card.item, event)
-            tx.conversations.add_message(number, "card", self._ghosts.bot.mxid, item=card.item, event=event)
+            noted(tx, number, card, event, self._ghosts.bot.mxid)
+            if isinstance(card, CardPost) and self._places.is_own(card.room):
+                self._moving.pin(tx, card.room, number)
 
         return crossing
 
@@ -179,7 +195,7 @@ class MatrixDestination:
             Post(post.room, self._unshown(post, reason), notice=True, mentions=post.mentions), delivery.uid, *thread, ""
         )
         stubbed = replace(delivery, uid=f"{delivery.uid}.stub")
-        event = await self._send(self._ghosts.bot, stubbed, post.room, "m.room.message", body)
+        event = await self._sending.send(self._ghosts.bot, stubbed, post.room, "m.room.message", body)
         to_room = self._shown(delivery, post, thread[0], event)
 
         def crossing(tx: Tx) -> None:
@@ -208,26 +224,26 @@ class MatrixDestination:
     async def _begin(self, delivery: Delivery, post: Post) -> str:
         """A message outside any thread, by the bot: one begins with it."""
         body = content.message(post, delivery.uid, "", "", "")
-        return await self._send(self._ghosts.bot, delivery, post.room, "m.room.message", body)
+        return await self._sending.send(self._ghosts.bot, delivery, post.room, "m.room.message", body)
 
     async def _reword(self, delivery: Delivery, new: Reword) -> Crossing:
         body = content.edit(new.body, new.html, new.event, delivery.uid)
-        with contextlib.suppress(_Forbidden):  # what comes behind it in the lane matters more
-            await self._send(self._ghosts.bot, delivery, new.room, "m.room.message", body)
+        with contextlib.suppress(Forbidden):  # what comes behind it in the lane matters more
+            await self._sending.send(self._ghosts.bot, delivery, new.room, "m.room.message", body)
         return lambda tx: None
 
     async def _mark(self, delivery: Delivery, mark: Mark) -> Crossing:
         body = content.reaction(mark.event, mark.key, delivery.uid)
         try:
-            event = await self._send(self._ghosts.bot, delivery, mark.room, "m.reaction", body)
-        except (_Annotated, _Forbidden):
+            event = await self._sending.send(self._ghosts.bot, delivery, mark.room, "m.reaction", body)
+        except (Annotated, Forbidden):
             return lambda tx: None
         return lambda tx: tx.conversations.marked(mark.event, mark.key, event)
 
     async def _unmark(self, delivery: Delivery, mark: Unmark) -> Crossing:
         event = await self._store.transact(lambda tx: tx.conversations.mark(mark.event, mark.key))
         if event:
-            path = f"_matrix/client/v3/rooms/{mark.room}/redact/{event}/{_transaction(delivery, self._ghosts.bot)}"
+            path = f"_matrix/client/v3/rooms/{mark.room}/redact/{event}/{transaction(delivery, self._ghosts.bot)}"
             try:
                 await self._ghosts.bot.call("PUT", path, {})
             except MatrixRequestError as error:
@@ -246,7 +262,7 @@ class MatrixDestination:
         if len(body.encode()) > content.MOST_BYTES:
             await self._whole(delivery, shown.room, body, (root, latest))
             post = replace(post, body=short_preview(draft, self._say, self._outward.footer(row)), html="")
-        event = await self._send(
+        event = await self._sending.send(
             self._ghosts.bot, delivery, shown.room, "m.room.message",
             content.message(post, delivery.uid, root, latest, answers),
         )  # fmt: skip
@@ -270,7 +286,7 @@ class MatrixDestination:
         file = File("preview.txt", "text/plain; charset=utf-8", len(data), mxc=mxc)
         whole = replace(delivery, uid=f"{delivery.uid}.whole")  # in the event too: it is not the preview
         body_ = content.message(Post(room, file.name, file=file), whole.uid, *thread, "")
-        await self._send(bot, whole, room, "m.room.message", body_)
+        await self._sending.send(bot, whole, room, "m.room.message", body_)
 
     async def _locate(self, delivery: Delivery, wanted: Locate) -> Crossing:
         event = await self._fetch.event(wanted.room, wanted.request.target)
@@ -310,58 +326,21 @@ class MatrixDestination:
             after = await self._fetch.completed(before)
             return await self._store.transact(self._outward.filled, shown.draft, before, after)
         except (Rejected, Refusal) as error:
-            await self._store.transact(self._outward.unfit, shown.draft, str(error))
+            await self._store.transact(self._unfit, shown.draft, str(error))
             return None
 
-    # --- what they share
-
-    async def _uploaded(self, delivery: Delivery, post: Post, sender: Client) -> Post:
-        """The file is put into the media repository and its address saved, before the event that shows it."""
-        assert post.file is not None
-        chunks = self._store.spool.stream(post.file)
-        try:
-            first = await anext(chunks, b"")  # before the request: within it aiohttp would make this its own error
-        except FileNotFoundError:
-            raise Rejected(self._say("original-gone")) from None
-        try:
-            mxc = await sender.upload(post.file.name, post.file.type, post.file.size, _after(first, chunks))
-        except MatrixRequestError as error:
-            raise Rejected(str(error)) from None
-        post = replace(post, file=replace(post.file, mxc=mxc))
-        await self._store.transact(lambda tx: tx.queue.amend(delivery.uid, payload.dump(post)))
-        return post
-
-    async def _send(self, sender: Client, delivery: Delivery, room: str, type_: str, body: dict[str, Any]) -> str:
-        """Send once: the homeserver remembers the transaction; beyond its memory we look into the room first."""
-        if delivery.doubt and time.time() - delivery.doubt > MEMORY:
-            found = await self._rooms.find(room, delivery.uid.removesuffix(".stub"), delivery.doubt)
-            if found:
-                return found
-        path = f"_matrix/client/v3/rooms/{room}/send/{type_}/{_transaction(delivery, sender)}"
-        try:
-            return str((await sender.call("PUT", path, body))["event_id"])
-        except MatrixRequestError as error:
-            return await self._refused(error, sender, room, path, body)
-
-    async def _refused(
-        self, error: MatrixRequestError, sender: Client, room: str, path: str, body: dict[str, Any]
-    ) -> str:
-        if error.errcode == "M_DUPLICATE_ANNOTATION":
-            raise _Annotated
-        if error.http_status == 403:
-            await self._ghosts.forget(sender.mxid, room)
-            await self._ghosts.join(sender.mxid, room)
-            try:
-                return str((await sender.call("PUT", path, body))["event_id"])
-            except MatrixRequestError as again:
-                raise _Forbidden(f"{sender.mxid} may not speak in {room}: {again}") from None
-        raise Rejected(f"{error.http_status} {error.errcode}: {error.message}")
+    def _unfit(self, tx: Tx, uid: str, reason: str) -> None:
+        self._outward.unfit(tx, uid, reason)
+        self._moving.dropped(tx, uid)
 
     # --- giving up
 
     def gave_up(self, tx: Tx, delivery: Delivery, reason: str) -> bool:
         """A mark, a new wording or a look at rights may go; anything with words stays, and people are told."""
-        if delivery.kind in ("mark", "unmark", "reword", "rights", "announce", "decline", "left"):
+        if delivery.kind in ("mark", "unmark", "reword", "rights", "announce", "decline", "left", "pin"):
+            return True
+        if delivery.kind == "room":
+            self._own.gave_up(tx, delivery, payload.load(MakeRoom, delivery.payload), reason)
             return True
         shown: Any = payload.load(self._kinds[delivery.kind][0], delivery.payload)
         room = shown.room
@@ -376,23 +355,4 @@ class MatrixDestination:
         """Nobody can see what would leave: its author is told to ask again."""
         draft = tx.queue.get(uid)
         if draft is not None and draft.state in ("asked", "held", "paused"):
-            self._outward.unfit(tx, uid, reason)
-
-
-class _Annotated(Exception):
-    """The reaction is there already."""
-
-
-class _Forbidden(Deferred):
-    """Not even after joining again; somebody may grant the right."""
-
-
-async def _after(first: bytes, chunks: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
-    yield first
-    async for chunk in chunks:
-        yield chunk
-
-
-def _transaction(delivery: Delivery, sender: Client) -> str:
-    """The homeserver compares transaction ids for the whole appservice: the sender must be in it (FACTS: Synapse)."""
-    return f"{delivery.uid}.{zlib.crc32(sender.mxid.encode()):x}"
+            self._unfit(tx, uid, reason)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
+from collections.abc import Callable
 
 from mautrix.errors import MatrixRequestError
 
@@ -34,6 +35,7 @@ class Doors:
         self._places = places
         self._rooms = rooms
         self._say = say
+        self.on_deserted: Callable[[Tx, str], None] = lambda tx, room: None  # nobody is left in a conversation's own
 
     # --- invited
 
@@ -44,6 +46,8 @@ class Doors:
         await self._rooms.resolve()  # an alias of the configuration may be this room's
         self._rooms.look()
         await self._rooms.upgrades.entered(room)
+        if await self._rooms.is_space(room):  # nobody talks there
+            return lambda tx: None
         scopes = self._places.mappings_of(room)
         encrypted = room in self._places.encrypted
         lacking = await self._rooms.missing_rights(room) if room != self._places.management and not encrypted else []
@@ -108,6 +112,9 @@ class Doors:
             return lambda tx: None
         if any(not self._config.is_ours(mxid) for mxid in members):
             return lambda tx: None
+        if self._places.is_own(room):  # nobody who is not invited can ever come in
+            waited_for = await self._ghosts.invited(room)
+            return lambda tx: None if waited_for else self.on_deserted(tx, room)
         if room in self._places.wanted():
             return lambda tx: self._tell_empty(tx, room)
         log.info("nobody is left in %s", room)

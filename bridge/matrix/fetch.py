@@ -61,6 +61,13 @@ class Fetch:
         found = parse({"room_id": room, **raw})
         return edited(raw, found) if found else None
 
+    async def speakers(self, room: str, root: str) -> set[str]:
+        """Who said something in a thread, as far as it is shown to us; of the last 500 messages and the first."""
+        try:
+            return {event.sender for event in await self._of_thread(room, root)} if root else set()
+        except Rejected:
+            return set()
+
     async def _source(self, draft: Draft) -> RoomEvent:
         """The event whose words are to leave, as last edited by its author."""
         event = await self.event(draft.room, draft.source)
@@ -97,7 +104,8 @@ class Fetch:
             return [event] if event else []
         if history.root:
             return _before(draft, await self._of_thread(draft.room, history.root))
-        return _before(draft, await self._of_room(draft, history.last or MOST))
+        said = await self._of_room(draft, history.last or MOST)
+        return _before(draft, [event for event in said if history.whole or not event.thread])
 
     async def _of_thread(self, room: str, root: str) -> list[RoomEvent]:
         """How the thread began, and its last messages."""
@@ -118,13 +126,13 @@ class Fetch:
         return _readable([first, *reversed(found)], room)
 
     async def _of_room(self, draft: Draft, wanted: int) -> list[RoomEvent]:
-        """The last messages of the room's main timeline."""
+        """The last messages of the room."""
         try:
             path = f"_matrix/client/v3/rooms/{draft.room}/messages"
             page = await self._ghosts.bot.call("GET", path, dir="b", limit=str(wanted * 3 + 20))
         except MatrixRequestError as error:
             raise Rejected(self._say("history-unreadable", reason=error)) from None
-        return [event for event in _readable(page.get("chunk", [])[::-1], draft.room) if not event.thread]
+        return _readable(page.get("chunk", [])[::-1], draft.room)
 
     async def _line(self, event: RoomEvent) -> str:
         if event.body.startswith("!") or event.sender == self._ghosts.bot.mxid:

@@ -183,6 +183,13 @@ class Ghosts:
         joined = found.get("joined")
         return joined if isinstance(joined, dict) else {}
 
+    async def invited(self, room: str) -> set[str]:
+        """Who is invited and has not answered, ghosts left out. Raises as `Client.call`."""
+        path = f"_matrix/client/v3/rooms/{quote(room, safe='!:')}/members"
+        found = (await self.bot.call("GET", path, membership="invite")).get("chunk")
+        events = [each for each in found if isinstance(each, dict)] if isinstance(found, list) else []
+        return {mxid for each in events if not self._config.is_ours(mxid := str(each.get("state_key")))}
+
     async def leave(self, mxid: str, room: str) -> None:
         """Be in the room no longer, or decline its invitation; who is not there stays away. Raises `Unavailable`."""
         with contextlib.suppress(MatrixRequestError):

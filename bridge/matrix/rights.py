@@ -33,6 +33,11 @@ def power(levels: Any, creators: Collection[str], mxid: str) -> float:
     return math.inf if mxid in creators else _level(_part(levels, "users"), mxid, _level(levels, "users_default", 0))
 
 
+def may_set(levels: Any, creators: Collection[str], mxid: str, type_: str) -> bool:
+    """Whether somebody may send state events of that type."""
+    return power(levels, creators, mxid) >= _needed_for_state(levels, type_)
+
+
 def needed_to_map(levels: Any) -> float:
     """The level that may change the settings of a room: what a mapping is. 50 where the room does not say."""
     return _level(levels, "state_default", 50)

@@ -335,6 +335,10 @@ class Rooms:
         create = await self._state(room, "m.room.create", format="event")  # the content alone names no creator
         return missing(levels, creators(create), self._config.bot_mxid)
 
+    async def is_space(self, room: str) -> bool:
+        """Whether it holds other rooms (Matrix spec, "Spaces")."""
+        return (await self._state(room, "m.room.create")).get("type") == "m.space"
+
     async def _state(self, room: str, type_: str, **query: str) -> dict[str, Any]:
         """{} when the room has none, or the homeserver does not show it."""
         try:

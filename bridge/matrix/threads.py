@@ -1,4 +1,4 @@
-"""Which room and thread a delivery appears in, also when its room was upgraded since it was written down."""
+"""Which room and thread a delivery appears in, also when its conversation has gone on elsewhere since."""
 
 from __future__ import annotations
 
@@ -7,9 +7,10 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, replace
 from typing import Any
 
-from bridge import payload, present
-from bridge.model import Card, Deferred, Delivery
-from bridge.payload import CardPost, Mark, Post, Preview, Reword, Unmark
+from bridge import payload
+from bridge.items import look
+from bridge.model import Deferred, Delivery
+from bridge.payload import CardPost, LinePost, Mark, Post, Preview, Reword, Unmark
 from bridge.places import Places, link
 from bridge.store import Conversation, Store, Tx
 from bridge.texts import Texts
@@ -38,17 +39,19 @@ class Threads:
         self._begin = begin
         self._threads: OrderedDict[tuple[int, str], tuple[str, str]] = OrderedDict()  # by room too: it may change
 
-    async def here(self, found: Any) -> Any:
-        """The payload as it is to be delivered now: in the room that came after its own, or where its event is."""
-        if not self._places.any_upgraded:
+    async def here(self, found: Any, conversation: int | None = None) -> Any:
+        """The payload as it is to be delivered now: where its conversation is, or where its event is."""
+        moved = self._places.has_moved(conversation)
+        if not (moved or self._places.any_upgraded):
             return found
         if isinstance(found, Mark | Unmark | Reword):  # about an event, which stays where it is
             event = found.event
             room = await self._store.transact(lambda tx: tx.conversations.room_of(event))
             return replace(found, room=room or found.room)
-        if not isinstance(found, Post | CardPost | Preview):
+        if not isinstance(found, Post | CardPost | LinePost | Preview):
             return found
-        room = self._places.successor(found.room)
+        now = await self._store.transact(lambda tx: tx.conversations.get(conversation or 0)) if moved else None
+        room = self._places.successor(now.room if now else found.room)
         if room != found.room and isinstance(found, Post):
             return replace(found, room=room, answers="")  # a relation does not reach into another room
         return replace(found, room=room)
@@ -60,10 +63,13 @@ class Threads:
     async def of(self, delivery: Delivery, post: Post) -> tuple[str, str, str]:
         """(root, latest, event answered) for a message of a conversation, "" where there is none.
 
-        A conversation that goes on in another room begins a thread there. Raises as `begin`, and `Deferred`.
+        A conversation that goes on in another room begins a thread there, unless that whole room is its thread. Raises
+        as `begin`, and `Deferred`.
         """
         if not delivery.conversation:
-            return "", "", post.answers
+            return post.thread, post.thread, post.answers
+        if self._places.is_own(post.room):
+            return await self._in_own(delivery.conversation, post)
         thread = self._threads.get((delivery.conversation, post.room))
         moved = bool(post.answers) and self._places.succeeds(post.room)
         if thread is not None and not moved and (post.answers or not post.answers_message):
@@ -78,6 +84,14 @@ class Threads:
             root = await self._go_on(delivery, conversation, link(*known.former))
             return root, root, known.answers
         return conversation.root, conversation.latest, known.answers
+
+    async def _in_own(self, number: int, post: Post) -> tuple[str, str, str]:
+        """The whole room is the thread; but what answers something in a thread there must be in that one, too."""
+        if not (post.answers or post.answers_message):
+            return "", "", ""
+        answers = (await self._store.transact(self._look_up, number, post)).answers
+        root = await self._store.transact(lambda tx: tx.own.thread_of(answers)) if answers else ""
+        return root, answers, answers
 
     def _look_up(self, tx: Tx, number: int, post: Post) -> _Known:
         answers = post.answers
@@ -102,9 +116,8 @@ class Threads:
         """The thread has begun: its cards come too, but for the one that is `shown` next anyway."""
         tx.conversations.shown(conversation.id, event, conversation.room)
         for item in tx.conversations.items_of(conversation.id):
-            text, _ = tx.conversations.stands(item.id)
-            if text and item.id != shown:
-                body, html = present.card(payload.load(Card, text))
+            body, html = look(tx, conversation.id, item.id)
+            if body and item.id != shown:
                 self._places.post(tx, CardPost(conversation.room, item.id, body, html), conversation.id)
 
     def remember(self, conversation: int, room: str, root: str, latest: str) -> None:

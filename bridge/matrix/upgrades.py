@@ -42,6 +42,7 @@ class Upgrades:
         self._read = read
         self._prepare = prepare
         self._look = look
+        self.on_own: Callable[[Tx, int], None] = lambda tx, conversation: None  # its own room was upgraded
 
     async def follow(self, delivery: Delivery | None, follow: Follow) -> Crossing:
         """Go where the room goes on. What must be written then is the same however often it is done.
@@ -138,11 +139,14 @@ class Upgrades:
         self._pause(tx, room, later)
         tx.mappings.succeeded(room, later)
         tx.conversations.move(room, later)
+        own = tx.own.succeeded(room, later)
         for name in {*names, later}:
             tx.people.resolved(name, later)
         self._in_memory(tx, later)
         tx.committed.append(self._look)
         shown = {"old": self._places.name(room), "scopes": scopes}
+        if own:
+            self.on_own(tx, own)
         if not was_management:
             self._places.post(tx, Post(later, self._say("upgraded", **shown | {"old": link(room)}), notice=True))
         self._places.tell_operators(tx, self._say("upgraded-operators", new=link(later), **shown))
@@ -150,11 +154,12 @@ class Upgrades:
             self._places.tell_operators(tx, self._say("upgraded-named", name=room, new=later))
 
     def _in_memory(self, tx: Tx, later: str = "") -> None:
-        successors, made = tx.mappings.successors(), tx.mappings.made()
+        successors, made, own = tx.mappings.successors(), tx.mappings.made(), tx.own.all()
 
         def follow() -> None:
             self._places.upgrades(successors)
             self._places.make(made)
+            self._places.own(own)
             if later:
                 self._places.resolve(later, later)
 

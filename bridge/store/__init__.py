@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import fcntl
 import hashlib
@@ -17,16 +18,18 @@ from typing import Concatenate, NamedTuple, ParamSpec, TypeVar
 
 from bridge.model import Delivery, File
 from bridge.store import database
+from bridge.store.cards import Cards
 from bridge.store.conversations import Conversation, Conversations, Item, Message
 from bridge.store.keeping import Fade, Keeping, Pruned
 from bridge.store.mappings import Mappings
+from bridge.store.own import OwnRoom, OwnRooms
 from bridge.store.people import Claim, People
 from bridge.store.queue import QueueTable, new_uid, passes
 from bridge.store.spool import DiskSpool
 
 __all__ = [
-    "Claim", "Conversation", "Error", "Item", "Message", "Pruned", "Restored", "Store", "StoreBusy", "Tx", "new_uid",
-    "passes",
+    "Claim", "Conversation", "Error", "Item", "Message", "OwnRoom", "Pruned", "Restored", "Store", "StoreBusy", "Tx",
+    "new_uid", "passes",
 ]  # fmt: skip
 
 log = logging.getLogger(__name__)
@@ -64,6 +67,8 @@ class Tx:
     conversations: Conversations = field(init=False)
     people: People = field(init=False)
     mappings: Mappings = field(init=False)
+    own: OwnRooms = field(init=False)
+    cards: Cards = field(init=False)
     timers: list[tuple[str, float]] = field(default_factory=list)  # uid of a held draft, seconds to hold it
     committed: list[Callable[[], None]] = field(default_factory=list)  # what memory must follow the commit
 
@@ -72,6 +77,8 @@ class Tx:
         self.conversations = Conversations(self.db)
         self.people = People(self.db)
         self.mappings = Mappings(self.db)
+        self.own = OwnRooms(self.db)
+        self.cards = Cards(self.db)
 
     def keep(self, file: File) -> None:
         """Write a small file's content with this commit."""
@@ -126,6 +133,13 @@ class Store:
         except _Undone:
             return found[0]
         raise AssertionError("a rehearsal is always undone")
+
+    async def look_through(self, question: Callable[[sqlite3.Connection], T], seconds: float) -> T:
+        """What a question finds that reads much: asked beside the writer, who waits for nothing meanwhile.
+
+        Raises `Error` when that takes longer than `seconds`.
+        """
+        return await asyncio.to_thread(self._keeping.asked, question, seconds)
 
     async def tag_along(self, rule: Callable[[Tx], T]) -> T:
         """As `transact`, for what nobody waits for: committed with the next that somebody does, or a little later."""

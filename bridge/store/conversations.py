@@ -29,6 +29,7 @@ class Item:
     remote: str
     title: str
     scope: str
+    aside: str = ""  # why the conversation hears nothing of it now: "outside", "gone"
 
 
 @dataclass(frozen=True, slots=True)
@@ -177,6 +178,7 @@ class Conversations:
             (room, room),
         )
         self._db.execute(f"UPDATE conversation_item SET card = NULL WHERE conversation IN ({ours})", (room,))
+        self._db.execute(f"UPDATE line SET event = NULL WHERE conversation IN ({ours})", (room,))
         self._db.execute(
             "UPDATE conversation SET room = ?, root = NULL, latest = NULL WHERE room = ?", (next_room, room)
         )
@@ -214,8 +216,15 @@ class Conversations:
             (conversation, item, scope),
         )
 
+    def speak_for(self, conversation: int, item: int, scope: str) -> None:
+        """From now on the conversation speaks on the item in the name of that scope."""
+        self._db.execute(
+            "UPDATE conversation_item SET scope = ? WHERE conversation = ? AND item = ?", (scope, conversation, item)
+        )
+
     def unlink(self, conversation: int, item: int) -> None:
-        self._db.execute("DELETE FROM conversation_item WHERE conversation = ? AND item = ?", (conversation, item))
+        for table in ("conversation_item", "aside"):
+            self._db.execute(f"DELETE FROM {table} WHERE conversation = ? AND item = ?", (conversation, item))
 
     def rename_item(self, item: int, remote: str, title: str) -> None:
         """The tool has given a name to what we began."""
@@ -244,8 +253,9 @@ class Conversations:
 
     def items_of(self, conversation: int) -> list[Item]:
         rows = self._db.execute(
-            "SELECT i.id, i.connector, i.remote, i.title, l.scope FROM conversation_item l"
-            " JOIN item i ON i.id = l.item WHERE l.conversation = ? ORDER BY i.id",
+            "SELECT i.id, i.connector, i.remote, CASE a.why WHEN 'outside' THEN i.remote ELSE i.title END, l.scope,"
+            " COALESCE(a.why, '') FROM conversation_item l JOIN item i ON i.id = l.item LEFT JOIN aside a"
+            " ON a.item = l.item AND a.conversation = l.conversation WHERE l.conversation = ? ORDER BY i.id",
             (conversation,),
         )
         return [Item(*row) for row in rows]

@@ -11,15 +11,18 @@ from collections.abc import Awaitable, Callable, Iterator
 from dataclasses import dataclass, fields
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from bridge.store.database import BEFORE
 from bridge.store.spool import DiskSpool
 
 BATCH = 500  # rows deleted in one commit, so that nobody who waits for a commit waits long
 YOUNG = 86400  # seconds in which content that nothing refers to may belong to what is just arriving
+STEPS = 10_000  # of SQLite's virtual machine, between looks at the clock
 COPIES = 30 * 86400  # seconds that the copy made before an upgrade is kept, retention permitting
 _HASH = re.compile(r'"hash":\s*"([0-9a-f]{64})"')
+
+T = TypeVar("T")
 
 Fade = Callable[[str, str], str]  # what stays of a connector's memo: its name, the memo
 Transact = Callable[[Callable[[sqlite3.Connection], Any]], Awaitable[Any]]
@@ -65,6 +68,13 @@ class Keeping:
         self._database = database
         self._spool = spool
         self._transact = transact
+
+    def asked(self, question: Callable[[sqlite3.Connection], T], seconds: float) -> T:
+        """In a thread of its own. Raises `sqlite3.OperationalError` when it is not answered in that time."""
+        end = time.monotonic() + seconds
+        with reading(self._database) as connection:
+            connection.set_progress_handler(lambda: int(time.monotonic() > end), STEPS)
+            return question(connection)
 
     async def expire(self, before: float, fade: Fade, *, dry: bool = False) -> Pruned:
         """Forget what is older than that: notes of arrivals, what was given up or never sent, content; old copies.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sqlite3
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 
@@ -80,26 +80,51 @@ class People:
     def resolved(self, alias: str, room: str) -> None:
         self._db.execute("INSERT OR REPLACE INTO alias VALUES (?, ?)", (alias, room))
 
-    # --- accounts in tools
+    # --- accounts in tools: as the configuration says, else as proven by a code
 
-    def account(self, mxid: str, connector: str) -> str:
-        """The employee's own account in that tool, "" when none is proven."""
-        row = self._db.execute(
-            "SELECT account FROM account WHERE mxid = ? AND connector = ?", (mxid, connector)
-        ).fetchone()
-        return row[0] if row else ""
+    def declare(self, people: Mapping[str, Mapping[str, str]]) -> None:
+        """From now on the configuration says whose accounts these are; what is claimed of them is void."""
+        rows = [(mxid, connector, account) for mxid, named in people.items() for connector, account in named.items()]
+        self._db.execute("DELETE FROM declared_account")
+        self._db.executemany("INSERT INTO declared_account VALUES (?, ?, ?)", rows)
+        self._db.execute(
+            "DELETE FROM claim WHERE EXISTS (SELECT 1 FROM declared_account d WHERE d.connector = claim.connector"
+            " AND (d.mxid = claim.mxid OR d.account = claim.account))"
+        )
 
-    def accounts(self, mxid: str) -> dict[str, str]:
-        """The employee's account by connector."""
-        rows = self._db.execute("SELECT connector, account FROM account WHERE mxid = ? ORDER BY connector", (mxid,))
+    def declared(self, mxid: str) -> dict[str, str]:
+        """The accounts that the configuration gives somebody, by connector."""
+        rows = self._db.execute("SELECT connector, account FROM declared_account WHERE mxid = ?", (mxid,))
         return dict(rows.fetchall())
 
-    def owner(self, connector: str, account: str) -> str:
-        """The employee whose account it is, "" when nobody has proven that."""
+    def reserved(self, connector: str, account: str) -> str:
+        """The employee whose account it is by the configuration, "" when that does not say."""
         row = self._db.execute(
-            "SELECT mxid FROM account WHERE connector = ? AND account = ?", (connector, account)
+            "SELECT mxid FROM declared_account WHERE connector = ? AND account = ?", (connector, account)
         ).fetchone()
         return row[0] if row else ""
+
+    def account(self, mxid: str, connector: str) -> str:
+        """The employee's own account in that tool, "" when none is known."""
+        return self.accounts(mxid).get(connector, "")
+
+    def accounts(self, mxid: str) -> dict[str, str]:
+        """The employee's account by connector; what is somebody else's by the configuration is not his."""
+        proven = self._db.execute(
+            "SELECT a.connector, a.account FROM account a WHERE a.mxid = ? AND NOT EXISTS (SELECT 1"
+            " FROM declared_account d WHERE d.connector = a.connector AND d.account = a.account) ORDER BY a.connector",
+            (mxid,),
+        )
+        return dict(sorted({**dict(proven.fetchall()), **self.declared(mxid)}.items()))
+
+    def owner(self, connector: str, account: str) -> str:
+        """The employee whose account it is, "" when that is not known."""
+        row = self._db.execute(
+            "SELECT a.mxid FROM account a WHERE a.connector = ? AND a.account = ? AND NOT EXISTS (SELECT 1"
+            " FROM declared_account d WHERE d.mxid = a.mxid AND d.connector = a.connector)",
+            (connector, account),
+        ).fetchone()
+        return self.reserved(connector, account) or (row[0] if row else "")
 
     def owns(self, mxid: str, connector: str, account: str) -> None:
         """It is proven; whoever had the account before has it no longer."""

@@ -226,6 +226,10 @@ class QueueTable:
         """The next deliveries of a lane after a place in it."""
         return self._many(f"lane = ? AND id > ? AND state = 'ready' ORDER BY id LIMIT {int(limit)}", lane, after)
 
+    def unsent(self, lane: str, kind: str) -> list[Delivery]:
+        """What waits in a lane of one kind; the first of it may be under way."""
+        return self._many("lane = ? AND kind = ? AND state = 'ready'", lane, kind)
+
     def figures(self) -> dict[tuple[str, str], tuple[int, float]]:
         """By (destination, state): how many rows, and when the oldest was written down."""
         rows = self._db.execute(

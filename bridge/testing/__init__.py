@@ -14,17 +14,19 @@ from __future__ import annotations
 
 import pytest
 
-pytest.register_assert_rewrite(*(f"bridge.testing.{part}" for part in ("contract", "arriving", "leaving", "looking")))
+_PARTS = ("contract", "arriving", "leaving", "looking", "seeing")
+pytest.register_assert_rewrite(*(f"bridge.testing.{part}" for part in _PARTS))
 
 from bridge.testing.arriving import Arriving  # noqa: E402 - asserts are rewritten in what is imported from here on
 from bridge.testing.faults import TROUBLES  # noqa: E402
 from bridge.testing.leaving import Leaving  # noqa: E402
 from bridge.testing.looking import Looking  # noqa: E402
 from bridge.testing.office import Office  # noqa: E402
+from bridge.testing.seeing import Seeing  # noqa: E402
 from bridge.testing.tool import Tool  # noqa: E402
 
 
-class Contract(Arriving, Leaving, Looking):
+class Contract(Arriving, Leaving, Looking, Seeing):
     """Subclass it as `Test…` and name `plugin`, `tool` and `page`."""
 
 

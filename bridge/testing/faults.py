@@ -16,7 +16,7 @@ from yarl import URL
 # "cut": what changes something is done, and the connection breaks before the answer. A number: that status; 429 comes
 # with Retry-After. "page": 200 and somebody's login page. "error": 200 and an error inside, as JSON.
 TROUBLES = ("down", "slow", "cut", "401", "403", "429", "500", "502", "503", "page", "error")
-SAFE = {"GET", "HEAD", "OPTIONS"}  # RFC 9110 9.2.1
+SAFE = {"GET", "HEAD", "OPTIONS", "PROPFIND", "REPORT"}  # RFC 9110 9.2.1, RFC 4918 9.1, RFC 3253 3.6
 RETRY_AFTER = 1.0  # seconds that a 429 asks for
 _HOP = {"connection", "keep-alive", "te", "trailer", "transfer-encoding", "upgrade", "host"}  # RFC 9110 7.6.1
 

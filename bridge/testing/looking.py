@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from pydantic import ValidationError
 
-from bridge.choice import facts_of
+from bridge.choice import facts_of, home_of
 from bridge.connector import ConnectorConfig
 from bridge.model import Card, Change, Deferred, Page, Rejected, Unavailable, Unconfirmed
 from bridge.present import card as shown_card
@@ -23,8 +23,10 @@ class Looking(Base):
         item = await office.tool.open(title, word())
         card = await office.connector.fetch(item)
         assert (card.item, title in card.title) == (item, True)
-        known = {text: office.connector.match(text) for text in (item, card.key, card.url) if text}
+        known = {text: office.connector.match(text) for text in (item, card.url) if text}
         assert known == dict.fromkeys(known, item)
+        named = office.connector.match(card.key or item)  # perhaps only the tool knows whose key that is
+        assert named == item or (await office.connector.fetch(named)).item == item
         strange = ["", "hello", "https://elsewhere.invalid/", f"{card.url}://[", "x" * 2000]
         assert {text: office.connector.match(text) for text in strange} == dict.fromkeys(strange, "")
 
@@ -68,8 +70,58 @@ class Looking(Base):
         card = shown_card(await office.connector.fetch(item))[0]
         await office.until(lambda: office.card() == card, f"the room shows {card}")
 
+    @needs("find")
+    async def test_an_item_is_found_by_a_word_of_its_title_among_its_scope_only(self, office: Office) -> None:
+        title, scope = word(), office.tool.scope
+        item = await office.tool.open(title, word())
+        found = await office.until(lambda: office.connector.find(title, [scope]), f"find finds {title} in {scope}")
+        assert [card.item for card in found] == [item]
+        assert home_of(office.connector, found[0]) == scope, "Card.scope must say to which scope an item belongs"
+        assert [card.item for card in await office.connector.find(title.upper(), [word(), scope])] == [item]
+        for scopes in ([word()], []):
+            assert list(await office.connector.find(title, scopes)) == [], f"it is not in {scopes}"
+        for words in (word(), f"{title} {word()}"):
+            assert list(await office.connector.find(words, [scope])) == [], "find wants all the words"
+
+    @needs("find", "fetch", "tool.elsewhere")
+    async def test_an_item_of_another_scope_is_found_there_only(self, office: Office) -> None:
+        title = word()
+        item = await office.tool.elsewhere(title, word())
+        there = home_of(office.connector, await office.connector.fetch(item))
+        found = await office.until(lambda: office.connector.find(title, [there]), f"find finds {title} in {there}")
+        assert [(card.item, home_of(office.connector, card)) for card in found] == [(item, there)]
+        assert list(await office.connector.find(title, [office.tool.scope])) == []
+
+    @needs("find", "tool.privately")
+    async def test_a_private_item_is_found_as_private(self, office: Office) -> None:
+        title = word()
+        await office.tool.privately(title, word())
+        found = await office.until(lambda: office.connector.find(title, [office.tool.scope]), f"find finds {title}")
+        assert [card.private for card in found] == [True]
+
+    @needs("find")
+    async def test_words_that_are_searched_are_never_a_query(self, office: Office) -> None:
+        title, scope = word(), office.tool.scope
+        await office.tool.open(title, word())
+        await office.until(lambda: office.connector.find(title, [scope]), f"find finds {title} in {scope}")
+        for around in ('"{}"', "%{}%", "*{}*", "\\{}\\", "'{}'", "({}", "[{}]", "{}: & \U0001f600"):
+            error = await failure(office.connector.find(around.format(title), [scope]))
+            assert error is None, f"{around} may find or not find, but find raises {error!r}"
+        queries = ("{} OR {}", "{}|{}", "-{} {}", "NOT {} {}", "{}' OR title='{}", '{}" OR "{}', "{}, {}", "{}%) {}")
+        for query in queries:
+            found = await office.connector.find(query.format(word(), title), [scope])
+            assert list(found) == [], f"the words of {query} are not all in the title"
+
+    @needs("find")
+    @but("cut")
+    async def test_a_search_in_trouble_is_not_called_nothing_found(self, office: Office, trouble: str) -> None:
+        await office.tool.hurt(trouble)
+        error = await failure(office.connector.find(word(), [office.tool.scope]))
+        assert isinstance(error, Unavailable | Deferred), f"find must raise Unavailable, not {error!r}"
+
     @needs("change", "fetch")
     async def test_a_change_is_done_and_read_back_and_asking_twice_does_no_harm(self, office: Office) -> None:
+        await office.stop_polling()
         item = await office.tool.open(word(), word())
         assert set(office.tool.words) == set(self.plugin.words), "Tool.words has two values for each of the words"
         for name, (one, other) in office.tool.words.items():
@@ -79,6 +131,7 @@ class Looking(Base):
 
     @needs("change")
     async def test_a_change_that_makes_no_sense_is_refused(self, office: Office) -> None:
+        await office.stop_polling()
         item = await office.tool.open(word(), word())
         for name in office.tool.words:
             error = await failure(self._changed(office, item, name, word()))
@@ -86,6 +139,7 @@ class Looking(Base):
 
     @needs("change")
     async def test_a_change_in_trouble_is_not_called_done(self, office: Office, trouble: str) -> None:
+        await office.stop_polling()  # the change alone is asked
         item = await office.tool.open(word(), word())
         for name, (one, other) in office.tool.words.items():
             await self._changed(office, item, name, one)

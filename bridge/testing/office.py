@@ -22,9 +22,10 @@ from bridge.connector import Connector, Http
 from bridge.departures import ConnectorDestination
 from bridge.http import ToolHttp, new_session
 from bridge.matrix.fetch import Fetch
+from bridge.matrix.lasting import noted
 from bridge.matrix.rooms import Rooms
 from bridge.model import Delivery, File, Request, RoomEvent
-from bridge.payload import CardPost, Post, Preview
+from bridge.payload import CardPost, LinePost, Post, Preview
 from bridge.polling import Poller
 from bridge.port import BridgePort
 from bridge.queue import Crossing, Line, Queue
@@ -55,7 +56,8 @@ class _Room:
 
     name, parallel, careful = "matrix", 1, False
 
-    def __init__(self, rules: Rules, shown: dict[str, Shown]) -> None:
+    def __init__(self, store: store.Store, rules: Rules, shown: dict[str, Shown]) -> None:
+        self._store = store
         self._rules = rules
         self._shown = shown
 
@@ -63,7 +65,8 @@ class _Room:
         """Nothing."""
 
     async def deliver(self, delivery: Delivery) -> Crossing:
-        found: Any = payload.load(payload.KINDS[delivery.kind], delivery.payload)
+        row = await self._store.transact(lambda tx: tx.queue.get(delivery.uid))  # it may have been reworded
+        found: Any = payload.load(payload.KINDS[delivery.kind], (row or delivery).payload)
         author = getattr(found, "author", None)
         file = getattr(found, "file", None)
         body = file.name if file else getattr(found, "body", "")
@@ -81,8 +84,9 @@ class _Room:
         if isinstance(found, Post) and found.message:
             tx.conversations.in_matrix(found.message, event)
         if number and isinstance(found, CardPost) and not tx.conversations.card(number, found.item):
-            tx.conversations.carded(number, found.item, event)
-            tx.conversations.add_message(number, "card", "@bot", item=found.item, event=event)
+            noted(tx, number, found, event, "@bot")
+        if number and isinstance(found, LinePost) and not tx.cards.event_of(found.line):
+            noted(tx, number, found, event, "@bot")
         if isinstance(found, Preview):
             self._rules.outward.shown(tx, found.draft, event)
             if (draft := tx.queue.get(found.draft)) is not None and draft.state == "held":
@@ -222,7 +226,7 @@ class Office:
             rules.maps, 50_000_000,
         )  # fmt: skip
         out.office = self
-        return [_Room(rules, self._shown), out]
+        return [_Room(self.store, rules, self._shown), out]
 
     def _line(self, destination: _Room | _Out) -> Line:
         return Line(self.store, destination, self.rules.config.retry, self._told)
@@ -267,6 +271,10 @@ class Office:
     def posts(self, word: str) -> list[Shown]:
         """What was said outside with that word in it, as it is shown."""
         return [each for each in self._shown.values() if each.author is not None and word in each.body]
+
+    def shows(self, body: str) -> bool:
+        """Whether just that was shown."""
+        return any(each.body == body for each in self._shown.values())
 
     def everything(self) -> str:
         return "\n".join(each.body for each in self._shown.values())

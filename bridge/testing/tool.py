@@ -62,6 +62,17 @@ class Tool:
     async def change(self, item: str) -> None:
         """Somebody changes its state, each time to another than before. Override it when the plugin shows cards."""
 
+    async def elsewhere(self, title: str, text: str) -> str:
+        """As `open`, in another scope than `scope`. Override it when the tool has several."""
+        raise NotImplementedError
+
+    async def privately(self, title: str, text: str) -> str:
+        """As `open`, for those only who may see private notes. Override it when cards can be private."""
+        raise NotImplementedError
+
+    async def delete(self, item: str) -> None:
+        """Somebody deletes it. Override it when the tool can forget an item."""
+
     async def said(self, item: str) -> list[str]:
         """Every text on it, whoever wrote it; the plugin's and private ones too."""
         raise NotImplementedError

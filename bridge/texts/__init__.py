@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from bridge.texts.cards import CARDS
+from bridge.texts.finding import FINDING
 from bridge.texts.mappings import MAPPINGS
 from bridge.texts.rooms import ROOMS
 from bridge.texts.trials import TRIALS
 
 CATALOGUE: dict[str, tuple[str, str]] = {
+    **CARDS,
+    **FINDING,
     **ROOMS,
     **TRIALS,
     # arrivals
@@ -224,33 +228,10 @@ CATALOGUE: dict[str, tuple[str, str]] = {
     "unlinked": ("{title} is no longer followed here.", "{title} n'est plus suivi ici."),
     "change-usage": ("Type: !{word} {usage}", "Tapez : !{word} {usage}"),
     "tool-refused": ("⚠️ {connector} says no: {reason}", "⚠️ {connector} refuse : {reason}"),
-    "item-changed": ("{who} changed {key}: {changes}", "{who} a modifié {key} : {changes}"),
-    "item-differs": ("{key} changed: {changes}", "{key} modifié : {changes}"),
-    "item-set": ("{who} set {word} of {key}: {value}", "{who} a mis {word} de {key} : {value}"),
     "who-are-you": (
         "I do not know who you are in {connector}. Type: !me {connector} account",
         "Je ne sais pas qui vous êtes dans {connector}. Tapez : !me {connector} compte",
     ),
-    "account": ("{connector}: you are {account}", "{connector} : vous êtes {account}"),
-    "no-accounts": (
-        "I know no account of yours. Type: !me TOOL account, where TOOL is one of: {connectors}",
-        "Je ne connais aucun compte à vous. Tapez : !me OUTIL compte ; OUTIL parmi : {connectors}",
-    ),
-    "me-usage": (
-        "Type: !me TOOL account (or !me TOOL - to forget it), where TOOL is one of: {connectors}",
-        "Tapez : !me OUTIL compte (ou !me OUTIL - pour l'oublier) ; OUTIL parmi : {connectors}",
-    ),
-    "account-code": (
-        "To prove that {account} in {connector} is you, write this there, in a message of that account, within an "
-        "hour: {code}",
-        "Pour prouver que {account} dans {connector} est à vous, écrivez-y ceci, dans un message de ce compte, sous "
-        "une heure : {code}",
-    ),
-    "account-linked": (
-        "You are {account} in {connector}: what you send there is sent as you.",
-        "Vous êtes {account} dans {connector} : ce que vous y envoyez l'est en votre nom.",
-    ),
-    "account-forgotten": ("I know no account of yours in {connector} now.", "Votre compte {connector} est oublié."),
     "history-needs-thread": (
         "There is no thread here. Type it in the thread, or say how many messages: with history 10",
         "Il n'y a pas de fil ici. Tapez-le dans le fil, ou dites combien de messages : with history 10",
@@ -347,7 +328,6 @@ CATALOGUE: dict[str, tuple[str, str]] = {
         "!link CLÉ — ce fil suit désormais cet élément ; !unlink y met fin",
     ),
     "help-unlink": ("!unlink [KEY] — ends that", "!unlink [CLÉ] — y met fin"),
-    "help-me": ("!me — your accounts in the tools", "!me — vos comptes dans les outils"),
     "help-send": ("!send — sends what is paused", "!send — envoie ce qui est en pause"),
     "help-cancel": ("!cancel — stops what is waiting to leave; also ❌", "!cancel — arrête ce qui attend ; ou ❌"),
     "help-retry": ("!retry — tries what failed again", "!retry — réessaie ce qui a échoué"),

@@ -316,6 +316,72 @@ class Blank(Jobs):
         return [replace(each, card=None) if event.type == "set" else each for each in super().envelopes(event)]
 
 
+class Nosy(Jobs):
+    """It looks for words in every queue."""
+
+    async def find(self, words: Any, scopes: Any) -> Any:
+        return await super().find(words, ["repairs"])
+
+
+class Fluent(Jobs):
+    """A word can be a query."""
+
+    async def find(self, words: Any, scopes: Any) -> Any:
+        found = [await super(Fluent, self).find(each, scopes) for each in re.split(r"OR|\|", words)]
+        return [card for cards in found for card in cards]
+
+
+class Vague(Jobs):
+    """Trouble is nothing found."""
+
+    async def find(self, words: Any, scopes: Any) -> Any:
+        try:
+            return await super().find(words, scopes)
+        except (Unavailable, plugin().Deferred):
+            return []
+
+
+class Blabbing(Jobs):
+    """What is found is for everybody."""
+
+    async def find(self, words: Any, scopes: Any) -> Any:
+        return [replace(card, private=False) for card in await super().find(words, scopes)]
+
+
+class Borderless(Jobs):
+    """All is one scope."""
+
+    def card(self, job: Any) -> Any:
+        return replace(super().card(job), scope="")
+
+
+class Frank(Jobs):
+    """No item is private."""
+
+    def card(self, job: Any) -> Any:
+        return replace(super().card(job), private=False)
+
+
+class Prudish(Jobs):
+    """A private item is refused to everybody."""
+
+    async def fetch(self, item: str) -> Any:
+        card = await super().fetch(item)
+        if card.private:
+            raise Rejected("that is private")
+        return card
+
+
+class Eternal(Jobs):
+    """What is gone may be refused for other reasons."""
+
+    async def ask(self, *args: Any, **what: Any) -> Any:
+        try:
+            return await super().ask(*args, **what)
+        except plugin().Gone as error:
+            raise Rejected(str(error)) from None
+
+
 class Lying(Jobs):
     """A change is done when it was asked for."""
 
@@ -429,7 +495,7 @@ FAULTS: dict[Any, set[str]] = {
         "a_refusal_is_told_and_the_next_message_goes",
     },
     Believing: {"what_is_sent_in_trouble_arrives_once"},
-    Timid: {"what_is_sent_in_trouble_arrives_once"},
+    Timid: {"what_is_sent_in_trouble_arrives_once", "what_is_sent_to_an_item_that_was_deleted_is_not_sent_and_told"},
     Stubborn: {"a_refusal_is_told_and_the_next_message_goes"},
     Impatient: {"what_is_sent_in_trouble_arrives_once"},
     Fertile: {"a_new_item_in_doubt_is_not_made_twice", "a_new_item_made_in_trouble_is_made_once"},
@@ -438,6 +504,23 @@ FAULTS: dict[Any, set[str]] = {
     Inventive: {"an_item_that_does_not_exist_is_refused"},
     Cold: {"looking_at_an_item_waits_out_trouble"},
     Blank: {"a_change_by_people_appears_on_the_card"},
+    Nosy: {
+        "an_item_is_found_by_a_word_of_its_title_among_its_scope_only", "an_item_of_another_scope_is_found_there_only",
+    },
+    Fluent: {"words_that_are_searched_are_never_a_query"},
+    Vague: {"a_search_in_trouble_is_not_called_nothing_found"},
+    Blabbing: {"a_private_item_is_found_as_private"},
+    Borderless: {
+        "an_item_of_another_scope_shows_no_more_than_its_key_and_link", "an_item_of_another_scope_is_found_there_only",
+    },
+    Frank: {"a_private_item_shows_no_more_than_its_key_and_link", "a_private_item_is_found_as_private"},
+    Prudish: {
+        "a_private_item_shows_no_more_than_its_key_and_link", "a_private_item_is_shown_in_a_room_that_may_see_it",
+    },
+    Eternal: {
+        "the_card_of_what_is_deleted_says_so_and_nothing_can_be_sent_to_it",
+        "what_is_sent_to_an_item_that_was_deleted_is_not_sent_and_told",
+    },
     Lying: {"a_change_in_trouble_is_not_called_done"},
     Toggling: {"a_change_is_done_and_read_back_and_asking_twice_does_no_harm"},
     Obedient: {"a_change_that_makes_no_sense_is_refused"},

@@ -45,6 +45,10 @@ async def test_a_new_issue_is_a_thread_with_a_card_that_is_edited_in_place(compa
     assert thread_of(line) == card["event_id"]
     assert "priority: – → urgent" in body(line)
     assert "assigned to: – → alice" in body(line)
+    await desk.change(issue, by="carol", priority="critical")
+    await company.alice.see(company.room, rewords(line["event_id"], "priority: – → critical"))
+    lines = [each for each in company.alice.timeline(company.room) if f"changed issue{issue}:" in body(each)]
+    assert [relation(each).get("event_id") for each in lines[1:]] == [line["event_id"]] * (len(lines) - 1)
 
 
 @QUICK

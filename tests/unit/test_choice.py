@@ -151,6 +151,13 @@ def test_a_scope_whose_mappings_all_filter_leaves_something_out() -> None:
     assert not leaves_out([])
 
 
+def test_a_scope_that_is_only_mapped_for_what_is_linked_leaves_out_what_is_new() -> None:
+    quiet = mapping("!quiet", new=False)
+    assert leaves_out([quiet])
+    assert leaves_out([quiet, FILTERED])
+    assert not leaves_out([quiet, PLAIN])
+
+
 # --- the same place
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from importlib.metadata import entry_points
 from pathlib import Path
 from typing import Any, get_args
 
@@ -10,11 +11,12 @@ import pytest
 import yaml
 from pydantic import BaseModel
 
-from bridge.config import Config, ConfigError, load
+from bridge.config import Config, ConfigError, connectors, load
 from plugins.mail.config import Config as MailConfig
 from tests.peers import ROOT
 
 EXAMPLE = ROOT / "config" / "passerelle.yaml"
+KNOWN = ", ".join(sorted(each.name for each in entry_points(group="passerelle.plugins")))
 SECRETS = {
     "PASSERELLE_AS_TOKEN": "as-secret-4711",
     "PASSERELLE_HS_TOKEN": "hs-secret-4711",
@@ -193,9 +195,7 @@ def test_a_mapping_to_an_unknown_connector_is_an_error(tmp_path: Path) -> None:
 def test_an_unknown_plugin_is_an_error_that_names_the_known_ones(tmp_path: Path) -> None:
     wrong = example()
     wrong["connectors"]["mail"]["plugin"] = "pigeon"
-    assert [
-        line for line in problems(tmp_path, wrong) if ": connectors.mail.plugin: " in line and "mail, roundup" in line
-    ]
+    assert [line for line in problems(tmp_path, wrong) if ": connectors.mail.plugin: " in line and KNOWN in line]
 
 
 @pytest.mark.parametrize("text", ["", "- a list", "just text", "a: {b", "\x00"])
@@ -359,7 +359,6 @@ mappings:
 
 
 def test_every_mistake_is_told_with_its_line_in_the_order_of_lines_and_with_what_was_meant(tmp_path: Path) -> None:
-    plugins = "mail, roundup"
     assert problems(tmp_path, PAGE) == [
         "passerelle.yaml line 1: homeserver.server_name: this is needed and missing",
         "passerelle.yaml line 3: homeserver.server_nmae: there is no such setting here; did you mean server_name?",
@@ -370,10 +369,37 @@ def test_every_mistake_is_told_with_its_line_in_the_order_of_lines_and_with_what
         "did you mean address?",
         "passerelle.yaml line 17: connectors.mail.smarthost.port: this key stands twice in its section, "
         "in lines 16 and 17: keep one",
-        f"passerelle.yaml line 18: connectors.helpdesk.plugin: must be one of: {plugins}; did you mean roundup?",
+        f"passerelle.yaml line 18: connectors.helpdesk.plugin: must be one of: {KNOWN}; did you mean roundup?",
         "passerelle.yaml line 20: permissions.map.mial: no connector has this name; did you mean mail?",
         "passerelle.yaml line 22: mappings.0.room: must be a room id (!…) or an alias (#name:server)",
         "passerelle.yaml line 22: mappings.0.connector: no connector is configured by this name; did you mean mail?",
+    ]
+
+
+PEOPLE = """people:
+  "@alice:company.example": {mail: a@company.example, helpdsk: alice}
+  "@bob:elsewhere.example": {helpdesk: bob}
+  carol: {helpdesk: carol}
+  "@dora:company.example":
+    helpdesk: Emil
+  "@emil:company.example":
+    helpdesk: " emil "
+"""
+
+
+def test_a_table_of_accounts_that_nobody_could_go_by_is_told_line_by_line(tmp_path: Path) -> None:
+    wrong = example()
+    helpdesk = {"plugin": "roundup", "url": "http://127.0.0.1:8917", "username": "bridge", "password": "x"}
+    wrong["connectors"]["helpdesk"] = helpdesk
+    text = yaml.safe_dump(wrong) + PEOPLE
+    first = text.count("\n") - PEOPLE.count("\n") + 1
+    assert [line.removeprefix("passerelle.yaml line ") for line in problems(tmp_path, text)] == [
+        f"{first + 1}: people.@alice:company.example.mail: "
+        "people have no accounts there: whoever writes names any address",
+        f"{first + 1}: people.@alice:company.example.helpdsk: no connector has this name; did you mean helpdesk?",
+        f"{first + 2}: people.@bob:elsewhere.example: belongs to nobody of the company: see inside",
+        f"{first + 3}: people.carol: must be a Matrix id, such as @alice:company.example",
+        f"{first + 7}: people.@emil:company.example.helpdesk: this account is @dora:company.example's already",
     ]
 
 
@@ -386,6 +412,19 @@ def test_a_scope_that_the_connector_does_not_have_is_told_with_those_that_it_has
         "mappings.0.scope: mail has no such scope; did you mean support@company.example?",
         "mappings.1.scope: mail has no such scope; it has: sales@company.example, support@company.example",
     ]
+
+
+def test_a_connector_is_asked_for_its_scopes_once_for_all_mappings(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:  # fmt: skip
+    asked = list[str]()
+    offered = connectors._offered
+    monkeypatch.setattr(connectors, "_offered", lambda name, *rest: (asked.append(name), offered(name, *rest))[1])
+    many = example()
+    many["mappings"] += [{**many["mappings"][0], "room": f"!{nth}:company.example"} for nth in range(20)]
+    loaded(tmp_path, many)
+    assert sorted(asked) == sorted(set(asked))
+    assert "mail" in asked
 
 
 def test_an_unset_variable_is_told_once_and_not_as_a_wrong_value_too(tmp_path: Path) -> None:

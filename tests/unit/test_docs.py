@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import re
+from importlib.metadata import entry_points
 from pathlib import Path
 from typing import Any
 
@@ -11,14 +12,15 @@ import pytest
 
 from bridge import commands
 from bridge.commands import Commands
+from bridge.commands.accounts import Accounts
 from bridge.commands.acts import Acts
+from bridge.commands.find import Finds
 from bridge.commands.items import ItemActs
 from bridge.commands.maps import Maps
+from bridge.commands.rooms import RoomActs
 from bridge.commands.start import Starts, read
 from bridge.outward import FAILED, HELD, LEFT
 from bridge.texts import Texts
-from plugins.mail import Mail
-from plugins.roundup import Roundup
 from tests.unit.test_architecture import MODULES, TIERS, name
 
 ROOT = Path(__file__).parents[2]
@@ -36,11 +38,15 @@ def words() -> list[str]:
     """Every command of a bridge with each of our plugins."""
     nothing: Any = None
     say = Texts("en")
-    connectors: dict[str, Any] = {each.__name__: each for each in (Mail, Roundup)}  # their class says all
+    ours = (each for each in entry_points(group="passerelle.plugins") if each.value.startswith("plugins."))
+    connectors: dict[str, Any] = {each.name: each.load() for each in ours}  # their class says all
     acts = Acts(nothing, nothing, connectors, say)
-    items = ItemActs(nothing, acts, nothing, connectors, say)
+    items = ItemActs(nothing, acts, connectors, say)
+    finds, accounts = Finds(nothing, connectors, say), Accounts(acts, nothing, connectors, say)
     starts = Starts(nothing, nothing, connectors, say)
-    return Commands(nothing, acts, starts, items, Maps(nothing, acts, nothing, connectors, say), nothing, say).words()
+    maps = Maps(nothing, acts, nothing, connectors, say)
+    rooms = RoomActs(nothing, acts, nothing, nothing, connectors, say)
+    return Commands(nothing, acts, starts, items, finds, accounts, maps, rooms, nothing, say).words()
 
 
 def defined() -> set[str]:

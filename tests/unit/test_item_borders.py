@@ -90,7 +90,9 @@ async def test_taking_the_reaction_back_after_the_ticket_is_made_is_answered(off
 @pytest.mark.parametrize("text", ["!reply We fixed it inside", "!state done", "!unlink"])
 async def test_an_answer_to_a_card_that_was_only_shown_goes_to_nobody_else(office: Office, text: str) -> None:
     await office.letter()
-    await office.store.transact(lambda tx: tx.conversations.link(1, tx.conversations.add_item("desk", "job1", ""), ""))
+    await office.store.transact(
+        lambda tx: tx.conversations.link(1, tx.conversations.add_item("desk", "job1", ""), "jobs")
+    )
     if text.startswith("!reply"):
         await office.say("!unlink")
     await office.say("See job7")
@@ -272,7 +274,7 @@ async def test_a_private_note_elsewhere_is_not_spoken_of_here(office: Office) ->
 async def test_a_room_that_is_mapped_no_longer_hears_and_changes_nothing(office: Office) -> None:
     await office.arrive(begins=True)
     places = office.rules.places
-    places._mappings = tuple(each for each in places._mappings if each.connector != "desk" or each.room != HERE)
+    places.declare(each for each in places.mappings if each.connector != "desk" or each.room != HERE)
     await office.arrive(text="For the secret room", scopes=("secrets",), card=DONE)
     assert not [*await office.queued(Post, HERE), *(await office.queued(CardPost, HERE))[1:]]
     await office.say("!state done")
@@ -339,6 +341,11 @@ async def test_an_answer_to_what_was_unlinked_meanwhile_shows_no_card_of_it(offi
 
 
 # --- hostile tools
+
+
+def test_a_path_is_not_said_twice_on_its_card() -> None:
+    assert shown_card(Card("a", "Deals/offer.pdf", "offer.pdf"))[0] == "Deals/offer.pdf"
+    assert shown_card(Card("a", "job1", "offer.pdf"))[0] == "job1: offer.pdf"
 
 
 def test_a_card_is_short_however_long_its_item_is() -> None:

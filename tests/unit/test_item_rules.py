@@ -18,6 +18,7 @@ from bridge.model import (
     Answered,
     Author,
     Card,
+    Delivery,
     Draft,
     Envelope,
     File,
@@ -29,7 +30,7 @@ from bridge.model import (
     Sent,
 )
 from bridge.outward import beginning
-from bridge.payload import Alter, CardPost, Look, Post
+from bridge.payload import Alter, CardPost, LinePost, Look, Post
 from bridge.rules import Rules
 from bridge.store import Conversation, Store, Tx
 
@@ -46,6 +47,14 @@ class Desk(Connector):
     reaction = "🎫"
     usage = "[title]"
     words: ClassVar[dict[str, str]] = {"state": "done"}
+
+    async def poll(self, cursor: str) -> Page:
+        """Never asked: people write there, and it is heard."""
+        raise NotImplementedError
+
+    async def send(self, delivery: Delivery, draft: Draft) -> Sent:
+        """Never asked."""
+        raise NotImplementedError
 
     def match(self, text: str) -> str:
         found = text.lower().removeprefix("https://desk.example/")
@@ -66,6 +75,10 @@ class Letters(Connector):
     command = "letter"
     addressed = True
 
+    async def send(self, delivery: Delivery, draft: Draft) -> Sent:
+        """Never asked."""
+        raise NotImplementedError
+
     def audience(self, scope: str, item: str, answered: Answered | None) -> Recipients:
         if answered is None:
             raise Rejected("nobody wrote")
@@ -75,18 +88,20 @@ class Letters(Connector):
 class Office:
     """Every rule on a store of its own; the desk and letters are mapped here, the desk there and in a secret room."""
 
-    def __init__(self, memory: Store) -> None:
+    MAPPINGS: ClassVar[list[dict[str, Any]]] = [
+        {"connector": "desk", "scope": "jobs", "room": HERE},
+        {"connector": "letters", "scope": "post", "room": HERE},
+        {"connector": "desk", "scope": "secrets", "room": SECRET, "private": True},
+    ]
+
+    def __init__(self, memory: Store, mappings: list[dict[str, Any]] | None = None) -> None:
         self.store = memory
         config = Config.model_validate(
             {
                 "homeserver": {"url": "http://hs", "server_name": "company.example"},
                 "appservice": {"as_token": "a", "hs_token": "h"},
                 "connectors": {"desk": {}, "letters": {}, "other": {}},
-                "mappings": [
-                    {"connector": "desk", "scope": "jobs", "room": HERE},
-                    {"connector": "letters", "scope": "post", "room": HERE},
-                    {"connector": "desk", "scope": "secrets", "room": SECRET, "private": True},
-                ],
+                "mappings": self.MAPPINGS if mappings is None else mappings,
             }
         )
         self.rules = Rules(config)
@@ -139,7 +154,7 @@ class Office:
         await self.store.transact(rule)
 
     async def queued(self, kind: type[Any], room: str = "") -> list[Any]:
-        name = {Post: "post", CardPost: "card", Draft: "draft", Look: "look", Alter: "change"}[kind]
+        name = {Post: "post", CardPost: "card", LinePost: "line", Draft: "draft", Look: "look", Alter: "change"}[kind]
         rows = await self.store.transact(
             lambda tx: tx.db.execute("SELECT payload FROM queue WHERE kind = ? ORDER BY id", (name,)).fetchall()
         )
@@ -147,7 +162,9 @@ class Office:
         return [each for each in found if not room or each.room == room]
 
     async def notices(self, room: str = HERE) -> list[str]:
-        return [post.body for post in await self.queued(Post, room) if post.notice]
+        """What the bot says, the lines about changes last."""
+        said = [post.body for post in await self.queued(Post, room) if post.notice]
+        return said + [line.body for line in await self.queued(LinePost, room)]
 
     async def conversations(self, room: str = HERE) -> list[Conversation]:
         def rule(tx: Tx) -> list[Conversation]:
@@ -358,6 +375,35 @@ async def test_what_is_unlinked_is_heard_no_more(office: Office) -> None:
     assert "no longer followed" in (await office.notices())[-1]
 
 
+async def test_an_item_is_known_again_by_the_key_on_its_card(office: Office) -> None:
+    """Only the tool can tell which one "job77" is: here the one that it calls job1."""
+    await office.letter()
+    await office.say("!link job77")
+    await office.found(replace(CARD, key="job77"))
+    assert await office.followed(1) == ["<1>", "job1"]
+    assert len(await office.store.transact(lambda tx: tx.cards.with_key("desk", "job77"))) == 1
+    await office.say("As I said: job77, job1.")
+    assert not await office.queued(Look)
+    await office.say("!link job77")
+    await office.found(replace(CARD, key="job77"))
+    assert await office.followed(1) == ["<1>", "job1"]
+    await office.say("!unlink job77")
+    assert await office.followed(1) == ["<1>"]
+
+
+async def test_of_two_items_with_one_key_the_one_that_is_meant_is_asked_for(office: Office) -> None:
+    await office.letter()
+    for number, title in ((1, "Roof"), (2, "Wall")):
+        await office.say(f"!link https://desk.example/job{number}")
+        await office.found(replace(CARD, item=f"job{number}", key="job 77", title=title))
+    await office.say("!unlink job 77")
+    assert "Roof (desk); Wall (desk)" in (await office.notices())[-1]
+    await office.say("!unlink job2")
+    assert await office.followed(1) == ["<1>", "job1"]
+    await office.say("!unlink job 77")
+    assert await office.followed(1) == ["<1>"]
+
+
 async def test_a_letter_cannot_be_unlinked_by_accident(office: Office) -> None:
     await office.letter()
     await office.say("!unlink")
@@ -518,7 +564,7 @@ async def test_an_account_is_proven_by_writing_the_code_there_as_that_account(of
     await office.arrive(text=f" {code}\n", author=Author("desk", "alice", verified=True))
     assert await _account(office) == "alice"
     await office.say("!me")
-    assert (await office.notices())[-1] == "desk: you are alice"
+    assert (await office.notices())[-1].startswith("desk: you are alice\n")
     await office.say("!me desk -")
     assert not await _account(office)
 

@@ -154,6 +154,9 @@ def office(memory: Store) -> Office:
         ("jobs subject=“*a b*”", Wanted(("jobs",), False, {"subject": ("*a b*",)})),
         ("jobs subject=«état»", Wanted(("jobs",), False, {"subject": ("état",)})),
         ("private", Wanted(("private",), False, {})),
+        ("desk jobs linked", Wanted(("desk", "jobs"), False, {}, new=False)),
+        ("desk jobs Privé LIÉ", Wanted(("desk", "jobs"), True, {}, new=False)),
+        ("linked", Wanted(("linked",), False, {})),
         ("jobs state=", Wanted(("jobs", "state="), False, {})),
         ("jobs l'état", Wanted(("jobs", "l'état"), False, {})),
         ('jobs subject="not closed', Wanted(("jobs", "subject=", "not", "closed"), False, {})),
@@ -310,6 +313,17 @@ async def test_a_mapping_takes_effect_at_once_and_after_a_restart(office: Office
         again.rules.places.recall(alias, room)
     again.rules.places.make(await again.made())
     assert again.rules.places.rooms_of("desk", ["jobs"]) == {FREE: "jobs"}
+
+
+async def test_a_room_may_be_mapped_for_what_people_link_there_only(office: Office) -> None:
+    (told, *_) = await office.map("!map desk jobs linked")
+    assert told.startswith("✅ What people link or mention of jobs (desk) appears in this room from now on.")
+    assert "every mapping" not in told.lower()
+    assert "; nothing" not in told
+    (listed,) = await office.say("!mappings")
+    assert listed == "jobs (desk): only what people link or mention, nothing new by itself; mapped by alice"
+    (made,) = await office.store.transact(lambda tx: tx.mappings.made())
+    assert (made.new, made.private) == (False, False)
 
 
 async def test_the_confirmation_names_conditions_private_notes_and_other_rooms(office: Office) -> None:

@@ -22,7 +22,8 @@ from tests.peers.earlier import DEAD, FIRST, HELD, JANE, LARGE, POST, SMALL, SUP
 
 SCHEMAS = range(1, len(database.scripts()) + 1)
 RELEASED = {
-    "0001.sql": "7b317137d659dd10a54bbce835f86b9139f5dc43822a82f44eb4908cb1f75f34"
+    "0001.sql": "7b317137d659dd10a54bbce835f86b9139f5dc43822a82f44eb4908cb1f75f34",
+    "0002.sql": "b734d8e17de65a9a407032084f1585da59e0c14799e184b7b9cac9656e2c6b22",
 }  # what databases out there were made with
 
 

@@ -53,12 +53,13 @@ def test_the_same_configuration_changes_nothing(tmp_path: Path) -> None:
 
 def test_mappings_come_and_go_and_change_at_once(tmp_path: Path) -> None:
     support, helpdesk = BASE["mappings"]
-    found = planned(tmp_path, mappings=[SALES, {**support, "only": {"subject": "*invoice*"}, "private": True}])
+    policy = {"only": {"subject": "*invoice*"}, "private": True, "new": False}
+    found = planned(tmp_path, mappings=[SALES, support | policy])
     assert lines(found) == [
         "+ mapping sales@company.example (mail) in #sales:company.example at once",
         "- mapping issue (helpdesk) in #support:company.example at once",
         "~ mapping support@company.example (mail) in #support:company.example: now only subject: *invoice*, "
-        "private notes too at once",
+        "private notes too, only what people link or mention at once",
     ]
     assert not found.anew
     assert helpdesk["scope"] == "issue"
@@ -70,6 +71,7 @@ def test_values_are_told_as_they_were_and_as_they_will_be(tmp_path: Path) -> Non
         outward={"hold": 30, "domains": ["partner.example"]},
         connectors={"helpdesk": {"url": "http://127.0.0.1:8918"}, "mail": {"listen": "127.0.0.1:25"}},
         permissions={"administer": ["@alice:company.example"]},
+        people={"@alice:company.example": {"helpdesk": "alice"}},
     )
     assert set(lines(found)) == {
         "~ connector mail: listen: 127.0.0.1:2525 -> 127.0.0.1:25 anew",
@@ -77,6 +79,7 @@ def test_values_are_told_as_they_were_and_as_they_will_be(tmp_path: Path) -> Non
         "~ outward.hold: 15 -> 30 anew",
         "~ outward.domains: [] -> [partner.example] anew",
         "~ permissions.administer: [] -> [@alice:company.example] at once",
+        "+ people.@alice:company.example.helpdesk: alice at once",
     }
     assert found.anew
 

@@ -16,7 +16,7 @@ import pytest
 
 from bridge import lanes, queue
 from bridge.config import Retry
-from bridge.matrix.destination import MatrixDestination
+from bridge.matrix.sending import Sending
 from bridge.model import Deferred, Delivery, File, Rejected, Unavailable, Unconfirmed
 from bridge.payload import Post
 from bridge.queue import Crossing, Line, Queue
@@ -660,9 +660,9 @@ def test_a_delivery_is_a_value() -> None:
 
 
 async def test_a_file_no_longer_kept_is_refused_before_the_homeserver_is_asked(store: Store) -> None:
-    to_matrix = MatrixDestination.__new__(MatrixDestination)
-    to_matrix._store, to_matrix._say = store, Texts("en")
+    nothing: Any = None
+    sending = Sending(store, nothing, nothing, Texts("en"))
     post = Post("!room", "gone.pdf", file=File("gone.pdf", "application/pdf", 3, "0" * 64))
     delivery = Delivery(1, "uid", "a", "matrix", "post", "{}", "ready", None, 0.0)
     with pytest.raises(Rejected, match="no longer kept"):
-        await to_matrix._uploaded(delivery, post, None)  # type: ignore[arg-type]
+        await sending.uploaded(delivery, post, nothing)
