@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime, timedelta
 from hashlib import sha256
 from typing import Any, ClassVar
+from urllib.parse import urlencode
 
 from pydantic import Field
 
@@ -117,6 +118,11 @@ class Roundup(Connector):
 
     async def fetch(self, item: str) -> Card:
         return self._card((await self._get(item.replace(self.scope, f"{self.scope}/", 1), CARD))["attributes"])
+
+    async def find(self, words: str, scopes: Sequence[str]) -> Sequence[Card]:
+        wanted = urlencode([("title", word) for word in words.split()])
+        path = f"{self.scope}?@sort=-activity&@page_size=10&{wanted}"
+        return [self._card(row) for row in await self._get(path, CARD)] if self.scope in scopes else ()
 
     async def change(self, change: model.Change) -> Card:
         wanted = {PROPERTIES[change.word]: one_line(change.value)}

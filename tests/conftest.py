@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import logging
+import os
 import shutil
 import sys
 import threading
@@ -18,18 +20,22 @@ import pytest
 import pytest_asyncio
 
 from bridge.watch.logs import OURS
-from tests.peers import free_port
+from tests.peers import KEPT, free_port
 from tests.peers.bridge import BridgeProcess, configuration, merged, prepare, write
 from tests.peers.employee import Employee
 from tests.peers.roundup import BRIDGE, Roundup
 from tests.peers.secrets import listen, watch
 from tests.peers.synapse import Account, Registration, Synapse
+from tests.peers.tryton import Tryton
 from tests.peers.world import Sink, letter, post
 
 BOT = "passerelle"
 MAILBOX = "support@company.example"
 SYSTEM_PROGRAMS = "/usr/local/sbin:/usr/sbin:/sbin"  # where Debian puts daemons, and no PATH of a user looks
 ABSENT = "needs the Debian package"  # why a test was not run
+
+
+os.environ.update(KEPT)  # before workers and servers are started
 
 
 def company_with(**config: Any) -> pytest.MarkDecorator:
@@ -138,6 +144,15 @@ async def synapse(tmp_path_factory: pytest.TempPathFactory, bridge_port: int) ->
     registration = Registration(f"http://127.0.0.1:{bridge_port}", bot=BOT)
     async with Synapse(tmp_path_factory.mktemp("synapse"), registration) as running:
         yield running
+
+
+@pytest.fixture(scope="session")
+def tryton(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Tryton]:
+    """One Tryton for all tests of its plugin: each makes opportunities of its own."""
+    peer = Tryton(tmp_path_factory.mktemp("tryton"))
+    asyncio.run(peer.start())
+    yield peer
+    asyncio.run(peer.stop())
 
 
 @pytest.fixture(scope="session")

@@ -21,6 +21,7 @@ class Desk(Tool):
 
     name = "desk"
     scope = "issue"
+    troubles = ("down", "cut", "403", "429", "500", "page", "error")  # others look the same to it
     words: ClassVar[dict[str, tuple[str, str]]] = {
         "state": ("resolved", "chatting"),
         "assign-item": ("alice", "bob"),

@@ -210,6 +210,18 @@ async def test_a_permission_is_taken_away_at_once(company: Company) -> None:
     assert len(company.sink.mails) == 1
 
 
+AWAY = {"plugin": "roundup", "url": "http://127.0.0.1:1/", "username": "bridge", "password": "of-the-bridge"}
+
+
+@company_with(connectors={"helpdesk": AWAY})
+async def test_an_administrators_table_of_accounts_counts_at_once(company: Company) -> None:
+    said = await apply(company, people={company.alice.mxid: {"helpdesk": "alice.smith"}})
+    assert f"people.{company.alice.mxid}.helpdesk: alice.smith" in said
+    assert "anew" not in said
+    await company.alice.say(company.room, "!me")
+    await company.alice.see(company.room, says("helpdesk: you are alice.smith (set by an administrator", company.bot))
+
+
 async def test_another_address_of_a_tool_is_used_after_apply(company: Company, desk: Roundup) -> None:
     process = company.bridge.child.pid
     async with Proxy(desk.origin) as proxy:
