@@ -25,7 +25,7 @@ class Desk(Tool):
         "assign-item": ("alice", "bob"),
         "priority": ("Urgent", "Low"),
     }
-    troubles = ("down", "cut", "403", "500")  # others look the same to it
+    troubles = ("down", "cut", "403")  # others look the same to it
     noticed = ("down", "403", "page")
     refusal = (422, b'{"errors": ["this cannot be done"]}')
     server: ClassVar[Server]

@@ -20,7 +20,7 @@ class Crm(Tool):
 
     name = "crm"
     scope = "opportunities"
-    troubles = ("down", "cut", "500", "error")  # what else there is, its client code sees as one of these
+    troubles = ("down", "cut", "error")  # what else there is, its client code sees as one of these
     words: ClassVar[dict[str, tuple[str, str]]] = {
         "stage": ("lost", "lead"),
         "amount": ("100", "2 500,50"),
