@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import random
 import re
 import shutil
 import time
@@ -227,7 +226,7 @@ class Machines(Family):
 
     def __init__(self, folder: Path) -> None:
         self.server = AlertmanagerPeer(folder)
-        self._numbers, self._dice = itertools.count(), random.Random(str(folder))
+        self._numbers, self._kinds = itertools.count(), itertools.cycle(("Quiet", "Loud"))
 
     def config(self, way: str) -> dict[str, Any]:
         self.server.hook = self.hook
@@ -236,8 +235,7 @@ class Machines(Family):
         return {"plugin": "alertmanager", "url": f"{way}/", "web": self.server.url, "every": 1, **receivers, **login}
 
     async def open(self, title: str, words: str, by: str) -> None:
-        kind = "Quiet" if self._dice.random() < 0.5 else "Loud"
-        await self._fire(f"{kind}: {title}", words)
+        await self._fire(f"{next(self._kinds)}: {title}", words)
 
     async def say(self, item: str, words: str, by: str) -> None:
         await self._fire(next(name for name, known in (await self._groups()).items() if known == item), words)
