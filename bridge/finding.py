@@ -84,7 +84,7 @@ class Finding:
                 lambda db: Titles(db).find(words.split(), sorted(rooms), 2 * MOST), PATIENCE
             )
         except (OSError, Error) as error:
-            log.warning("titles are not looked through: %s", error)
+            log.warning("titles are not looked through: %s", described(error))
             notes.append(self._say("find-untitled"))
             return ()
 
