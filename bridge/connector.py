@@ -10,9 +10,10 @@ from __future__ import annotations
 import asyncio
 import hmac
 import ssl
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
-from typing import Any, ClassVar, Protocol
+from typing import Any, ClassVar, Protocol, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, SecretStr, field_validator
 
@@ -35,9 +36,23 @@ from bridge.model import (
     Request,
     Sent,
     Starter,
+    Unavailable,
+    Unconfirmed,
 )
 
-__all__ = ["Connector", "ConnectorConfig", "Http", "Network", "Port", "Reply", "ServerConfig", "Spool", "Web"]
+__all__ = ["Connector", "ConnectorConfig", "Http", "Network", "Port", "Reply", "ServerConfig", "Spool", "Web", "doubt"]
+
+
+T = TypeVar("T")
+
+
+@contextmanager
+def doubt() -> Iterator[None]:
+    """What fails in here, after something was written, leaves open what became of that: raises `Unconfirmed`."""
+    try:
+        yield
+    except (Unavailable, Deferred) as error:
+        raise Unconfirmed(str(error)) from None
 
 
 class ConnectorConfig(BaseModel):
@@ -50,6 +65,7 @@ class ServerConfig(ConnectorConfig):
     """Base for tools that are reached over HTTP with a login, and asked now and then."""
 
     url: str = Field(pattern=r"^https?://[^\s?#@]+$", description="Address of the tool, as the bridge reaches it")
+    web: str = Field("", pattern=r"^(https?://[^\s?#@]+)?$", description="Its address for people, if that is another")
     username: str = Field(pattern=r"^[^:\s]+$", description="The bridge's own account in the tool")
     password: SecretStr = Field(description="Its password; better kept out of the file as ${NAME} or ${file:/path}")
     every: float = Field(30, ge=1, description="Seconds between two looks for what is new")
@@ -64,6 +80,11 @@ class ServerConfig(ConnectorConfig):
         except OSError as error:  # ssl.SSLError is one
             raise ValueError(f"the PEM file cannot be used: {error.strerror or error}") from None
         return value
+
+    @property
+    def site(self) -> str:
+        """Its address for people, without a slash at the end."""
+        return (self.web or self.url).rstrip("/")
 
     @property
     def login(self) -> tuple[str, str]:
@@ -258,7 +279,7 @@ class Connector:
     async def send(self, delivery: Delivery, draft: Draft) -> Sent:
         """Send the draft to the item; `delivery.uid` is its identity, the same at every attempt.
 
-        When `delivery.attempts` is more than 1, an earlier attempt may have succeeded unnoticed: use the tool's
+        When it comes `delivery.again`, an earlier attempt may have succeeded unnoticed: use the tool's
         idempotency key, or look for your own mark before you send again.
 
         Raises `Rejected` when the tool refuses it for good (`Gone`: there is no such item), `Deferred` when it took
@@ -270,6 +291,27 @@ class Connector:
     async def create(self, delivery: Delivery, draft: Draft) -> Sent:
         """Make a new item of the draft, once: as `send`. `Sent.card` names it, where the tool has names for items."""
         raise Rejected(f"{self.name} cannot make anything new")
+
+    async def ensure(
+        self, read: Callable[[], Awaitable[T]], holds: Callable[[T], bool], act: Callable[[T], Awaitable[bool]],
+        what: str,
+    ) -> T:  # fmt: skip
+        """What `read` gives, as soon as it `holds`. Until then `act` makes it so: once, or again where it says False,
+        since others were quicker (a version that does not match).
+
+        Raises `Rejected` when the tool said yes and has not done it, `Unconfirmed` when it cannot be read after that,
+        `Unavailable` when others are always quicker; `what` is what it is about, for people.
+        """
+        acted = False
+        for _ in range(5):
+            with doubt() if acted else nullcontext():
+                found = await read()
+            if holds(found):
+                return found
+            if acted:
+                raise Rejected(f"{self.name} said yes and has not changed {what}")
+            acted = await act(found)
+        raise Unavailable(f"{what} is being changed by others all the time")
 
     async def read(self, ask: Callable[[], Awaitable[str]], where: str) -> tuple[str, str]:
         """A text that the tool may fail to give; and why it does, for `Envelope.problem`, with the address for people.

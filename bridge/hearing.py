@@ -12,6 +12,7 @@ from bridge.commands.parse import command_of
 from bridge.commands.start import thread_of
 from bridge.config import Config
 from bridge.model import Delivery, Draft, RoomEvent
+from bridge.moving import Moving
 from bridge.outward import HELD, LEFT, Outward
 from bridge.payload import Enter, Locate, Post, Preview
 from bridge.places import Places, link
@@ -28,11 +29,14 @@ _LEFT = LEFT.removesuffix("\ufe0f")  # as `RoomEvent.key` has it
 class Hearing:
     """The rules for events of rooms. `hear` is a rule: it runs inside one transaction."""
 
-    def __init__(self, config: Config, places: Places, commands: Commands, outward: Outward, say: Texts) -> None:
+    def __init__(
+        self, config: Config, places: Places, commands: Commands, outward: Outward, moving: Moving, say: Texts
+    ) -> None:
         self._config = config
         self._places = places
         self._commands = commands
         self._outward = outward
+        self._moving = moving
         self._say = say
         self.on_hearing: Callable[[], None] = lambda: None
 
@@ -139,14 +143,17 @@ class Hearing:
             tx.own.threaded(event.id, event.thread, conversation.id)
 
     def _member(self, tx: Tx, event: RoomEvent, mxid: str) -> None:
-        if event.membership == "invite" and self._config.is_ours(mxid):
+        ours, comes = self._config.is_ours(mxid), event.membership in ("invite", "join")
+        if comes and self._places.is_own(event.room) and not ours and not self._config.is_inside(mxid):
+            self._moving.visited(tx, event.room, mxid)
+        if event.membership == "invite" and ours:
             self._invited(tx, event, mxid)
         elif mxid == self._config.bot_mxid and event.membership in ("leave", "ban"):
             tx.people.left(mxid, event.room)
             self._removed(tx, event)
         elif event.membership == "join":
             tx.people.named(mxid, event.name or mxid[1:].partition(":")[0])
-        elif event.membership in ("leave", "ban") and not self._config.is_ours(mxid):
+        elif event.membership in ("leave", "ban") and not ours:
             self._places.check_presence(tx, event.room)
 
     def _invited(self, tx: Tx, event: RoomEvent, mxid: str) -> None:

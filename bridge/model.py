@@ -6,6 +6,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
+from bridge.text.plain import clean, one_line
+
 
 class Rejected(Exception):
     """The other side refused this message for good: it becomes a dead letter and people are told why."""
@@ -141,6 +143,7 @@ class Request:
     headers: Mapping[str, str]
     body: bytes
     query: Mapping[str, str] = field(default_factory=dict)
+    replayed: bool = False  # brought again by an administrator: it must be genuine, however old it is
 
 
 @dataclass(frozen=True, slots=True)
@@ -231,12 +234,20 @@ class Draft:
 
     @property
     def plain(self) -> str:
-        """All that it says, as plain text; and who says it, where the tool does not know that by the account."""
+        """All that it says, as plain text, never empty; and who says it, where the tool does not know that by the
+        account.
+        """
         who = "" if self.account else self.author_name or self.author
         text = self.text.strip() or ("" if self.transcript else ", ".join(file.name for file in self.files))
         begin, end = (f"{who}:" if text and who else "", "" if text or not who else f"— {who}")
         empty = [f"({file.name}: 0 bytes)" for file in self.files if not file.size]  # few tools take such a file
-        return "\n\n".join(filter(None, (begin, text, *empty, self.transcript.strip(), end, self.link)))
+        said = "\n\n".join(filter(None, (begin, text, *empty, self.transcript.strip(), end, self.link)))
+        return clean(said).strip() or "…"
+
+    @property
+    def heading(self) -> str:
+        """What something new that is made of it is called: one line of at most 200 characters, never empty."""
+        return (one_line(self.title) or one_line(self.plain))[:200]
 
 
 @dataclass(frozen=True, slots=True)
@@ -299,6 +310,11 @@ class Delivery:
     doubt: float | None = None
     error: str = ""
     hold: float = 0.0  # seconds still to be held
+
+    @property
+    def again(self) -> bool:
+        """Whether an earlier attempt may have succeeded unnoticed."""
+        return self.attempts > 1
 
 
 @dataclass(frozen=True, slots=True)

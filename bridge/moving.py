@@ -55,6 +55,15 @@ class Moving:
         if own is not None:
             self.archive(tx, own, "", "")
 
+    def visited(self, tx: Tx, room: str, mxid: str) -> None:
+        """Somebody from outside comes into a conversation's own room: from now on no private note is shown there."""
+        open_to = [each for each in tx.mappings.made() if each.private and self._places.successor(each.room) == room]
+        for mapping in open_to:
+            tx.mappings.make(mapping.model_copy(update={"private": False}), tx.mappings.maker(mapping))
+        if open_to:
+            self._follow(tx, room)
+            self._places.post(tx, Post(room, self._say("room-guest", who=mxid), notice=True))
+
     # --- there
 
     def mappings(self, tx: Tx, conversation: Conversation, room: str) -> list[Mapping]:

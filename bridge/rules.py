@@ -53,7 +53,7 @@ class Rules:
         commands = Commands(
             self.permits, self.acts, starts, on_items, self.finds, accounts, self.maps, rooms, self.outward, self.say
         )
-        self.hearing = Hearing(self.config, self.places, commands, self.outward, self.say)
+        self.hearing = Hearing(self.config, self.places, commands, self.outward, self.moving, self.say)
 
     def permit(self, permissions: Permissions) -> None:
         """From now on people may do this."""

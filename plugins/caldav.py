@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import nullcontext
 from dataclasses import replace
 from hashlib import sha256
 from typing import Any, ClassVar
@@ -14,12 +13,12 @@ from xml.sax.saxutils import escape
 from pydantic import Field
 
 from bridge import model
-from bridge.connector import Port, ServerConfig
+from bridge.connector import Port, ServerConfig, doubt
 from bridge.model import Author, Card, Delivery, Draft, Envelope, Rejected, Sent, Unavailable, Unconfirmed
 from bridge.text import clean, one_line
 from plugins import vtodo
 from plugins.dav import CAL, DAV, MISSING, Found
-from plugins.dav_server import Server, doubt
+from plugins.dav_server import Server
 
 PAGE = 20  # tasks asked for at once
 EARLIER = 600.0  # what was made so shortly before we began counts as new: clients' clocks differ
@@ -139,8 +138,8 @@ class CalDav(Server):
         return Sent(mark, card=await self._edit(draft.remote, add))
 
     async def create(self, delivery: Delivery, draft: Draft) -> Sent:
-        mark, title = self.mark(delivery.uid), (one_line(draft.title) or one_line(draft.plain) or "…")[:200]
-        calendar = vtodo.new(UID=mark, SUMMARY=title, DESCRIPTION=_words(draft), URL=draft.link)
+        mark = self.mark(delivery.uid)
+        calendar = vtodo.new(UID=mark, SUMMARY=draft.heading, DESCRIPTION=_words(draft), URL=draft.link)
         path = f"{draft.scope}/{mark}.ics"
         await self._put(path, calendar, {"If-None-Match": "*"})  # 412: an earlier attempt has made it
         with doubt():
@@ -148,17 +147,14 @@ class CalDav(Server):
 
     async def _edit(self, path: str, edit: Callable[[Any], bool]) -> Card:
         """Change a task and read it back; `edit` says whether there was anything to do."""
-        done = False
-        for _ in range(5):
-            with doubt() if done else nullcontext():
-                calendar, todo, etag = await self._read(path)
-            if not edit(todo):
-                return self._card(path, todo)
-            if done:
-                raise Rejected(f"{self.name} said yes and has not changed it")
+
+        async def act(found: tuple[Any, Any, str]) -> bool:
+            calendar, todo, etag = found
             vtodo.touch(todo)
-            done = await self._put(path, calendar, {"If-Match": etag})
-        raise Unavailable(f"{path} is being changed by others all the time")
+            return await self._put(path, calendar, {"If-Match": etag})
+
+        found = await self.ensure(lambda: self._read(path), lambda found: not edit(found[1]), act, path)
+        return self._card(path, found[1])
 
     async def _put(self, path: str, calendar: Any, condition: Mapping[str, str]) -> bool:
         """False when the condition does not hold."""
@@ -190,7 +186,7 @@ def _takes_tasks(found: Found) -> bool:
 
 def _words(draft: Draft) -> str:
     """What is said; no calendar takes our files, so they are named."""
-    text = clean(draft.plain).strip() or "…"
+    text = draft.plain
     return "\n".join([text, *(f"[{one_line(file.name)}]" for file in draft.files if file.name not in text)])
 
 

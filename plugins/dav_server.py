@@ -3,22 +3,12 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from bridge.connector import Connector, Port, Reply, ServerConfig
-from bridge.model import FAILURES, Deferred, Envelope, File, Finding, Gone, Page, Rejected, Unavailable, Unconfirmed
+from bridge.model import FAILURES, Envelope, File, Finding, Gone, Page, Rejected, Unavailable
 from plugins.dav import MISSING, Dav
-
-
-@contextmanager
-def doubt() -> Iterator[None]:
-    """What fails after something was written leaves open what became of it."""
-    try:
-        yield
-    except (Unavailable, Deferred) as error:
-        raise Unconfirmed(str(error)) from None
 
 
 class Server(Connector):
@@ -26,12 +16,12 @@ class Server(Connector):
 
     kind = ""  # what a scope is, for people
 
-    def __init__(self, name: str, config: ServerConfig, port: Port, web: str = "") -> None:
+    def __init__(self, name: str, config: ServerConfig, port: Port) -> None:
         super().__init__(name, config, port)
         self.every, self._away = config.every, dict[str, str]()
         self.turn = 0  # how many looks have brought something: what happens again is another event
         self.http = port.http(config.url, login=config.login, ca_file=config.ca_file)
-        self.dav = Dav(self.http, config.url, web)
+        self.dav = Dav(self.http, config.url, config.web)
 
     async def news(self, scope: str, at: Any) -> tuple[Any, list[Envelope], bool]:
         """Where to go on, what has happened since `at` (None: the first look), and whether there is more of it.

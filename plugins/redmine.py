@@ -11,12 +11,12 @@ from typing import Any, ClassVar
 from pydantic import Field
 
 from bridge import model
-from bridge.connector import Connector, Port, ServerConfig
+from bridge.connector import Connector, Port, ServerConfig, doubt
 from bridge.model import Card, Delivery, Draft, Envelope, Finding, Gone, Rejected, Sent, Unavailable
 from bridge.text import Names, clean, one_line
 from plugins import redmine_json as raw
 from plugins.redmine_json import STAMP
-from plugins.redmine_rest import PAGE, Rest, doubt
+from plugins.redmine_rest import PAGE, Rest
 
 OVERLAP = timedelta(minutes=2)  # a change bears the time it began at, and is seen once it is committed
 FIELDS = {"state": "status", "priority": "priority", "assigned to": "assigned_to", "tracker": "tracker"}
@@ -25,7 +25,6 @@ PROPERTIES = {"state": "status", "assign-item": "assigned_to", "priority": "prio
 
 class Redmine(Connector):
     class Config(ServerConfig):
-        web: str = Field("", pattern=r"^(https?://[^\s?#@]+)?$", description="Its address for people, if not the url")
         prefix: str = Field("redmine", pattern=r"^[A-Za-z][\w-]*$", description="What keys begin with: PREFIX#12")
         custom_field: int = Field(0, ge=0, description="A field of issues for our mark; 0: it is in the description")
 
@@ -37,7 +36,7 @@ class Redmine(Connector):
 
     def __init__(self, name: str, config: Config, port: Port) -> None:
         super().__init__(name, config, port)
-        self.every, self.web = config.every, (config.web or config.url).rstrip("/")
+        self.every, self.web = config.every, config.site
         key = rf"(?:redmine|{config.prefix}#)([1-9]\d*)"
         self.names = Names(key, r"issues/([1-9]\d*)", self.web, config.url)
         self.http = port.http(config.url, login=config.login, ca_file=config.ca_file)
@@ -174,7 +173,7 @@ class Redmine(Connector):
     async def send(self, delivery: Delivery, draft: Draft) -> Sent:
         number = draft.remote.removeprefix("redmine")
         mark = self.mark(f"{delivery.uid}-{number}")
-        if delivery.attempts < 2 or mark not in self._marked(await self.rest.issue(number)):
+        if not delivery.again or mark not in self._marked(await self.rest.issue(number)):
             by, said = await self._written(draft, mark)
             note = {"notes": said["description"], "private_notes": False, "uploads": said["uploads"]}
             await self.rest.put(number, by, note)
@@ -186,11 +185,10 @@ class Redmine(Connector):
 
     async def create(self, delivery: Delivery, draft: Draft) -> Sent:
         mark = self.mark(delivery.uid)
-        made = await self._made(mark) if delivery.attempts > 1 else None
+        made = await self._made(mark) if delivery.again else None
         if made is None:
             by, said = await self._written(draft, "" if self.field else mark)
-            title = (one_line(draft.title) or one_line(draft.plain) or "…")[:255]
-            said |= {"subject": title, "project_id": draft.scope}
+            said |= {"subject": draft.heading, "project_id": draft.scope}
             said |= {"custom_fields": [{"id": self.field, "value": mark}]} if self.field else {}
             reply = await self.rest.ask("POST", "issues.json", by, json={"issue": said})
             with doubt():
@@ -201,7 +199,7 @@ class Redmine(Connector):
     async def _written(self, draft: Draft, mark: str) -> tuple[str, dict[str, Any]]:
         """As whom, and what: the words, and the files, which it takes first."""
         by = await self.rest.acting_as(draft.account)
-        text = clean((draft if by else replace(draft, account="")).plain).strip() or "…"
+        text = (draft if by else replace(draft, account="")).plain
         uploads = [await self.rest.upload(file, by) for file in draft.files if file.size]
         return by, {"description": f"{text}\n\n<!-- {mark} -->" if mark else text, "uploads": uploads}
 

@@ -2,30 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime, timedelta
 from typing import Any
 from urllib.parse import quote
 
 from bridge.connector import Http, Reply
-from bridge.model import Author, Deferred, File, Gone, Rejected, Unavailable, Unconfirmed
+from bridge.model import Author, File, Gone, Rejected, Unavailable
 from plugins import redmine_json as raw
 
 PAGE = 100  # the most that it gives at once
 SETTLED = timedelta(seconds=2)  # times are whole seconds: what was younger is looked at again, once
 SWITCH = "X-Redmine-Switch-User"
 LISTS = {"status": "issue_statuses", "priority": "enumerations/issue_priorities", "tracker": "trackers"}
-
-
-@contextmanager
-def doubt() -> Iterator[None]:
-    """What fails after a write leaves open whether that was done."""
-    try:
-        yield
-    except (Unavailable, Deferred) as error:
-        raise Unconfirmed(str(error)) from None
 
 
 class Rest:

@@ -29,7 +29,6 @@ PROPERTIES = {"state": "status", "assign-item": "assignedto", "priority": "prior
 
 class Roundup(Connector):
     class Config(ServerConfig):
-        web: str = Field("", pattern=r"^(https?://[^\s?#@]+)?$", description="`web` in its config.ini, if not the url")
         tracker_class: str = Field("issue", pattern=r"^[A-Za-z_]+$", description="Class of items; a mapping's scope")
 
     command, usage, reaction = "ticket", "[title]", "🎫"
@@ -39,7 +38,7 @@ class Roundup(Connector):
     def __init__(self, name: str, config: Config, port: Port) -> None:
         super().__init__(name, config, port)
         self.every, self.scope, self.account = config.every, config.tracker_class, config.username
-        self.web, nth = f"{(config.web or config.url).rstrip('/')}/", r"([1-9]\d*)"
+        self.web, nth = f"{config.site}/", r"([1-9]\d*)"
         self.names = Names(rf"{self.scope}\s?#?{nth}", rf"(?:rest/data/)?{self.scope}/?{nth}", self.web, config.url)
         headers = {"X-Requested-With": "passerelle", "Origin": "/".join(self.web.split("/")[:3])}
         self.http = port.http(config.url, headers=headers, login=config.login, ca_file=config.ca_file)
@@ -129,16 +128,17 @@ class Roundup(Connector):
         return self._card(await self._set(change.item, "replace", wanted))
 
     async def _set(self, item: str, how: str, wanted: Mapping[str, str | list[str]]) -> Any:
-        """Change an issue and read it back; what it has already is not done again."""
-        done, path = False, item.replace(self.scope, f"{self.scope}/", 1)
-        for _ in range(5):
-            found = await self._get(path, CARD)
-            if all(self._has(found["attributes"][name], value) for name, value in wanted.items()):
-                return found["attributes"]
-            if done:
-                raise Rejected(f"{self.name} said yes and has not changed {', '.join(wanted)}")
-            done = await self._ask("PATCH", path, json={"@op": how, "@etag": found["@etag"], **wanted}) is not None
-        raise model.Unavailable(f"{path} is being changed by others all the time")
+        path = item.replace(self.scope, f"{self.scope}/", 1)
+
+        def holds(found: Any) -> bool:
+            return all(self._has(found["attributes"][name], value) for name, value in wanted.items())
+
+        async def act(found: Any) -> bool:
+            asked = {"@op": how, "@etag": found["@etag"], **wanted}
+            return await self._ask("PATCH", path, json=asked) is not None
+
+        found = await self.ensure(lambda: self._get(path, CARD), holds, act, f"{', '.join(wanted)} of {item}")
+        return found["attributes"]
 
     async def send(self, delivery: Delivery, draft: Draft) -> Sent:
         row = await self._set(draft.remote, "add", await self._written(delivery, draft))
@@ -146,15 +146,15 @@ class Roundup(Connector):
 
     async def create(self, delivery: Delivery, draft: Draft) -> Sent:
         ours = await self._written(delivery, draft)
-        made = await self._get(self.scope, "id", {"messages": ours["messages"][0]}) if delivery.attempts > 1 else ()
-        title = (one_line(draft.title) or one_line(draft.plain) or "…")[:200]
-        number = (made[0] if made else await self._ask("POST", self.scope, json={"title": title, **ours}))["id"]
+        made = await self._get(self.scope, "id", {"messages": ours["messages"][0]}) if delivery.again else ()
+        asked = {"title": draft.heading, **ours}
+        number = (made[0] if made else await self._ask("POST", self.scope, json=asked))["id"]
         return Sent(self._mark(delivery.uid), card=await self.fetch(f"{self.scope}{number}"))
 
     async def _written(self, delivery: Delivery, draft: Draft) -> dict[str, list[str]]:
         """Our message and its files, still to be linked; those of an earlier attempt, as they are meant now."""
-        mark, text, files = self._mark(delivery.uid), clean(draft.plain).strip() or "…", []
-        for found in await self._get("msg", "files", {"messageid:": mark}) if delivery.attempts > 1 else ():
+        mark, text, files = self._mark(delivery.uid), draft.plain, []
+        for found in await self._get("msg", "files", {"messageid:": mark}) if delivery.again else ():
             # A write there waits for what an earlier attempt is still making: after it, that can be seen.
             etag = (await self._get(f"msg/{found['id']}", "date"))["@etag"]
             await self._ask("PATCH", f"msg/{found['id']}", json={"@etag": etag, "date": ".", "content": text})

@@ -29,7 +29,6 @@ LARGE = 10 * 2**20  # bytes of a file that is fetched: it comes whole, as base64
 class Tryton(Connector):
     class Config(ServerConfig):
         database: str = Field(pattern=r"^[\w.-]+$", description="Name of the database, as people choose it at login")
-        web: str = Field("", pattern=r"^(https?://[^\s?#@]+)?$", description="Address of the web client, else the url")
 
     command, usage, reaction, scope = "deal", "[title]", "💰", "opportunities"
     filters: ClassVar[Mapping[str, str]] = {"stage": "its stage", "party": "the customer", "company": "whose it is"}
@@ -38,7 +37,7 @@ class Tryton(Connector):
     def __init__(self, name: str, config: Config, port: Port) -> None:
         super().__init__(name, config, port)
         self.every, self.account = config.every, config.username
-        web, number = f"{(config.web or config.url).rstrip('/')}/", r"((?=[\w./-]*\d)[\w./-]{1,40})"
+        web, number = f"{config.site}/", r"((?=[\w./-]*\d)[\w./-]{1,40})"
         self.page, sites = f"{web}#{config.database}/model/{DEAL}/", (web, config.url)
         place = re.escape(self.page.removeprefix(web))
         self.numbers = re.compile(rf"opportunity\s?#\s?{number}", re.IGNORECASE | re.ASCII)
@@ -134,18 +133,18 @@ class Tryton(Connector):
 
     async def change(self, change: model.Change) -> Card:
         """By Tryton's own buttons where it has them; read back, and again when somebody else was quicker."""
-        value, done = crm.wanted(change.word, change.value.strip()), False
-        for _ in range(5):
-            row = await self._row(change.item)
-            if crm.has(row, change.word, value):
-                return crm.card(row, self.page)
-            if done:
-                raise Rejected(f"{self.name} has left {change.word} as it was: {row[crm.FIELDS[change.word]]}")
+        word, value = change.word, crm.wanted(change.word, change.value.strip())
+
+        async def act(row: Any) -> bool:
             context = {"_timestamp": {f"{DEAL},{row['id']}": row["_timestamp"]}}
             with contextlib.suppress(Conflict):
-                await self.rpc.ask(*await self._act(row["id"], change.word, value), context=context, do=True)
-                done = True
-        raise model.Unavailable(f"{change.item} is being changed by others all the time")
+                await self.rpc.ask(*await self._act(row["id"], word, value), context=context, do=True)
+                return True
+            return False
+
+        about = f"{word} of {change.item}"
+        row = await self.ensure(lambda: self._row(change.item), lambda row: crm.has(row, word, value), act, about)
+        return crm.card(row, self.page)
 
     async def _act(self, number: int, word: str, value: Any) -> tuple[Any, ...]:
         """What Tryton is asked to do, so that an opportunity gets this value."""
@@ -162,7 +161,7 @@ class Tryton(Connector):
 
     async def send(self, delivery: Delivery, draft: Draft) -> Sent:
         """Chat, which Tryton mails to who follows it from outside: internal only when it answers what is."""
-        row, mark, again = await self._row(draft.remote), self.mark(delivery.uid), delivery.attempts > 1
+        row, mark, again = await self._row(draft.remote), self.mark(delivery.uid), delivery.again
         place, who = f"{DEAL},{row['id']}", await self._user(draft)
         there = again and await self.rpc.search(FILE, [["resource", "=", place], ["description", "=", mark]], ["name"])
         if files := [] if there else await self._files(draft, mark):
@@ -170,7 +169,7 @@ class Tryton(Connector):
         said = await self.rpc.ask("ir.chat.channel", "get", place) if again else ()
         number = next((each["id"] for each in said if f"[{mark}]" in each["content"]), 0)
         if not number:
-            text = f"{clean(draft.plain).strip() or '…'}\n\n[{mark}]"
+            text = f"{draft.plain}\n\n[{mark}]"
             audience = "internal" if draft.answered and draft.answered.memo == "internal" else "public"
             user = {"user": who["id"]} if who else {}
             number = await self.rpc.ask("ir.chat.channel", "post", place, text, audience, context=user, do=True)
@@ -178,10 +177,10 @@ class Tryton(Connector):
 
     async def create(self, delivery: Delivery, draft: Draft) -> Sent:
         """A lead, known again by its `reference`; its files come with it."""
-        mark, title = self.mark(delivery.uid), (one_line(draft.title) or one_line(draft.plain) or "…")[:200]
-        made = await self.rpc.search(DEAL, [["reference", "=", mark]], ["id"]) if delivery.attempts > 1 else []
+        mark = self.mark(delivery.uid)
+        made = await self.rpc.search(DEAL, [["reference", "=", mark]], ["id"]) if delivery.again else []
         if not made:
-            values: dict[str, Any] = {"description": title, "comment": clean(draft.plain).strip(), "reference": mark}
+            values: dict[str, Any] = {"description": draft.heading, "comment": draft.plain, "reference": mark}
             values |= {name: value for name, value in (await self._user(draft)).items() if value and name == "employee"}
             values["attachments"] = [["create", await self._files(draft, mark)]] if draft.files else []
             async with self.numbering:

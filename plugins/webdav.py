@@ -12,12 +12,12 @@ from xml.sax.saxutils import escape
 
 from pydantic import Field
 
-from bridge.connector import Port, ServerConfig
+from bridge.connector import Port, ServerConfig, doubt
 from bridge.model import Author, Card, Delivery, Draft, Envelope, File, Page, Rejected, Sent, Unconfirmed
 from bridge.text import clean, one_line
 from bridge.text.plain import spoken
 from plugins.dav import DAV, SPACES, Found
-from plugins.dav_server import Server, doubt
+from plugins.dav_server import Server
 
 FOLDERS = 2000  # in one scope
 OWN, MARK = "{http://owncloud.org/ns}", "{passerelle:}mark"
@@ -33,14 +33,13 @@ class WebDav(Server):
     kind = "folder"
 
     class Config(ServerConfig):
-        web: str = Field("", pattern=r"^(https?://[^\s?#@]+)?$", description="Address of the folders for people")
         every: float = Field(60, ge=1, description="Seconds between two looks for what is new")
 
     command, usage, reaction, many = "doc", "[title]", "📄", True
     filters: ClassVar[Mapping[str, str]] = {"type": "its media type", "folder": "the folder it is in"}
 
     def __init__(self, name: str, config: Config, port: Port) -> None:
-        super().__init__(name, config, port, config.web)
+        super().__init__(name, config, port)
         self._took = 0.0
         self._known: dict[str, Versions] = {}  # by scope: what the last look saw
 
@@ -146,11 +145,10 @@ class WebDav(Server):
         """The files of the draft, else its words as a text file."""
         files: Sequence[File] = draft.files
         if not files:
-            title = one_line(draft.title) or one_line(draft.plain) or "…"
-            text = clean(draft.plain).encode("utf-8", "replace")
-            files = [await self.port.spool.keep(f"{title[:100]}.txt", "text/plain", text)]
-        mark, again = self.mark(delivery.uid), delivery.attempts > 1
-        saved = [await self._save(draft, file, f"{mark} {n}", again) for n, file in enumerate(files)]
+            text = draft.plain.encode("utf-8", "replace")
+            files = [await self.port.spool.keep(f"{draft.heading[:100]}.txt", "text/plain", text)]
+        mark = self.mark(delivery.uid)
+        saved = [await self._save(draft, file, f"{mark} {n}", delivery.again) for n, file in enumerate(files)]
         with doubt():
             return Sent(mark, card=await self.fetch(saved[0]))
 

@@ -87,6 +87,6 @@ def _request(data: bytes) -> Request:
         headers, body, query = kept["headers"], kept["body"], kept.get("query", {})
         raw = (body if isinstance(body, str) else json.dumps(body)).encode()
         headers = {str(name).lower(): str(value) for name, value in headers.items()}
-        return Request(headers, raw, {str(name): str(value) for name, value in query.items()})
+        return Request(headers, raw, {str(name): str(value) for name, value in query.items()}, replayed=True)
     except (ValueError, LookupError, TypeError, AttributeError, RecursionError):
         raise Rejected('this is no kept webhook: JSON with "headers", "body" and perhaps "query"') from None

@@ -95,12 +95,15 @@ class OwnRooms:
         return str(found["room_id"])
 
     async def _empower(self, room: str, mxid: str) -> str:
-        """Who asked moderates, but cannot open the room. Its maker need not be among the levels (MSC4289)."""
+        """Who asked moderates and says who else comes, but cannot open the room. Its maker need not be among the levels
+        (MSC4289).
+        """
         levels = await self._state(room, "m.room.power_levels")
         if not levels:
             raise Deferred("the homeserver has not finished the new room yet")
         changed = levels | {
             "users": {**_part(levels, "users"), mxid: MODERATOR},
+            "invite": MODERATOR,
             "events": {**_part(levels, "events"), **dict.fromkeys(_GUARDED, NOBODY)},
         }
         if levels == changed:

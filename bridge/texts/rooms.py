@@ -135,6 +135,10 @@ ROOMS: dict[str, tuple[str, str]] = {
         "⚠️ {who} n'a pu devenir modérateur : {reason}",
     ),
     "room-not-invited": ("⚠️ Could not be invited: {people}", "⚠️ N'ont pu être invités : {people}"),
+    "room-guest": (
+        "{who} is not of this company: private notes are not shown here any more, they stay in the tool.",
+        "{who} n'est pas de l'entreprise : les notes privées ne sont plus montrées ici, elles restent dans l'outil.",
+    ),
     "room-none": (
         "This conversation has no room of its own. !room makes one.",
         "Cette conversation n'a pas son propre salon. !room en crée un.",

@@ -28,12 +28,12 @@ class Alertmanager(Connector):
     class Config(ServerConfig):
         username: str = Field("", pattern=r"^[^:\s]*$", description="The bridge's account, where it asks for a login")
         password: SecretStr = Field(SecretStr(""), description="Its password; better kept out of the file as ${NAME}")
-        web: str = Field("", pattern=r"^(https?://[^\s?#@]+)?$", description="Where people see it, if not at the url")
         receivers: tuple[str, ...] = Field(min_length=1, description="Receivers that rooms may be mapped to")
         token: SecretStr = Field(min_length=8, description="The word that its webhooks bear")
         hook_username: str = Field("", description="The name that comes with it, if webhooks use basic_auth")
         value: str = Field("value", description="The annotation that has the measured value")
         loud: float = Field(3600, ge=0, description="Seconds after which an alert we hear of is old news, and quiet")
+        quiet: tuple[str, ...] = Field(("info", "none"), description="Severities that call nobody, whatever happens")
         ack: str = Field("1h", pattern=r"^(\d{1,4}[mhdw])+$", description="How long an acknowledgement holds")
 
     words: ClassVar[Mapping[str, str]] = {"silence": "2h reason (or off)", "ack": "reason"}
@@ -46,7 +46,7 @@ class Alertmanager(Connector):
         login = config.login if config.username else None
         self.every = config.every
         self.server = Server(port.http(config.url, login=login, ca_file=config.ca_file), config.receivers)
-        self.web = (config.web or config.url).rstrip("/")
+        self.web = config.site
         token = config.token.get_secret_value()
         basic = base64.b64encode(f"{config.hook_username}:{token}".encode()).decode()
         self._expected = f"Basic {basic}" if config.hook_username else f"Bearer {token}"
@@ -124,7 +124,7 @@ class Alertmanager(Connector):
         self, group: Group, firing: list[Alert], others: list[Alert], when: float, new: Mapping[str, str],
         turn: str = "", muted: str = "",
     ) -> list[Envelope]:  # fmt: skip
-        """Each new alert, the last so that somebody notices; then how the group stands.
+        """Each new alert, the last that calls for somebody so that somebody notices; then how the group stands.
 
         The key of an alert is the same whichever way it comes. Its message has the card as of when it began to fire:
         so both are shown together, unless something later is known.
@@ -138,14 +138,16 @@ class Alertmanager(Connector):
         )  # fmt: skip
         order = sorted((each for each in firing if each.id in new), key=lambda each: (each.start, each.id))
         told = [self._fires(each, stands, new[each.id]) for each in order[-MOST_TOLD:]]
-        return [*(replace(each, urgent=False) for each in told[:-1]), *told[-1:], stands]
+        asks = [each.key for each in told if each.urgent][-1:]
+        return [*(replace(each, urgent=each.key in asks) for each in told), stands]
 
     def _fires(self, alert: Alert, stands: Envelope, again: str) -> Envelope:
-        """Somebody should look, unless it is old news."""
+        """Somebody should look, unless it is old news, or nothing that anybody must be called for."""
         old = not again and time.time() - alert.start / 1000 > self.config.loud
+        calls = not old and alert.labels.get("severity", "").lower() not in self.config.quiet
         key, who = f"{stands.item} {alert.id} {again}", Author(self.name, "alertmanager", "Alertmanager")
         told = replace(stands, key=key, id=key, author=who, text=said(alert, stands.title, self.config.value))
-        return replace(told, when=stands.when if again else alert.start / 1000, automatic=True, urgent=not old)
+        return replace(told, when=stands.when if again else alert.start / 1000, automatic=True, urgent=calls)
 
     def _kept(self, alert: Alert) -> Alert:
         """With the value it had when it fired, whatever is measured now."""

@@ -24,7 +24,6 @@ RIGHTS = ("read", "edit", "createpage", "createtalk")
 
 class MediaWiki(Connector):
     class Config(ServerConfig):
-        web: str = Field("", pattern=r"^(https?://[^\s?#@]+)?$", description="Its address for people, if not the url")
         article_path: str = Field("", pattern=r"^(/\S*\$1\S*)?$", description="Its $wgArticlePath, such as /wiki/$1")
         prefix: str = Field("wiki", pattern=r"^[A-Za-z][\w-]*$", description="What keys begin with: PREFIX#12")
         section: str = Field("Matrix", pattern=r"^[^=\n]+$", description="Heading on talk pages for what rooms say")
@@ -37,7 +36,7 @@ class MediaWiki(Connector):
     def __init__(self, name: str, config: Config, port: Port) -> None:
         super().__init__(name, config, port)
         self.every, self.prefix, self.section = config.every, config.prefix, one_line(config.section)
-        self.web = f"{(config.web or config.url).rstrip('/')}/"
+        self.web = f"{config.site}/"
         self.names = wikitext.Titles(config.prefix, config.article_path, self.web, f"{config.url.rstrip('/')}/")
         self.wiki = Wiki(name, port.http(config.url, ca_file=config.ca_file), config.login)
 
@@ -178,7 +177,7 @@ class MediaWiki(Connector):
         lines = wikitext.words(draft, named=True).split("\n")
         text = "\n\n".join(wikitext.literal(line) for line in lines if line.strip())
         who = one_line(draft.author_name or draft.author)[:100]
-        title = await self.wiki.free(draft.scope, (one_line(draft.title) or one_line(draft.plain) or "…")[:200])
+        title = await self.wiki.free(draft.scope, draft.heading)
         page = await self.wiki.make(delivery, self.mark(delivery.uid), title, text or "…", who)
         return Sent(f"rev{page['revisions'][0]['revid']}", card=self._card(page))
 

@@ -90,7 +90,7 @@ class Wiki(Session):
 
         It is written only over what was read, so that nobody's words are lost, and never twice.
         """
-        again = delivery.attempts > 1
+        again = delivery.again
         for _ in range(5):
             if again and (done := await self._written(delivery, mark)):
                 return int(done["revid"])
@@ -121,7 +121,7 @@ class Wiki(Session):
 
     async def make(self, delivery: Delivery, mark: str, title: str, text: str, summary: str) -> Any:
         """The page that this has made, now or before. Raises `Rejected` when there is another."""
-        done = await self._written(delivery, mark) if delivery.attempts > 1 else None
+        done = await self._written(delivery, mark) if delivery.again else None
         if done is None:
             what = {"title": title, "text": text, "summary": f"{summary} ({mark})", "createonly": "1"}
             try:

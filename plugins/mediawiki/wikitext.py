@@ -132,7 +132,7 @@ def mark_in(summary: str) -> str:
 
 def words(draft: Draft, *, named: bool = False) -> str:
     """What is said, and by whom if that is wanted; no wiki takes our files, so they are named."""
-    text = clean(replace(draft, account="" if named else draft.author).plain).strip()
+    text = replace(draft, account="" if named else draft.author).plain
     return "\n".join([text, *(f"[{one_line(file.name)}]" for file in draft.files if file.name not in text)])
 
 

@@ -27,7 +27,7 @@ from bridge.model import (
     Sent,
     Unconfirmed,
 )
-from bridge.text import clean, one_line
+from bridge.text import one_line
 from plugins.webhook.settings import Answer, Proof, Rule, at
 from plugins.webhook.templates import LONGEST, SANDBOX, SECONDS, SHORT
 
@@ -116,8 +116,7 @@ class Webhook(Connector):
             raise Unconfirmed(f"its answer does not say at {names.item} how the new item is called")
         name, url = f"{self.name}:{one_line(str(item))[:SHORT]}", at(said, names.url) if names.url else ""
         url = url if isinstance(url, str) and re.match("https?://", url) else ""
-        title = one_line(draft.title) or one_line(draft.plain)[:200]
-        return Sent(delivery.uid, card=Card(name, name, title, url, scope=draft.scope))
+        return Sent(delivery.uid, card=Card(name, name, draft.heading, url, scope=draft.scope))
 
     async def _post(self, delivery: Delivery, draft: Draft, kind: str, item: str) -> Any:
         """The same request at every attempt, but for its time: whoever takes it knows it again by its key."""
@@ -136,7 +135,7 @@ class Webhook(Connector):
             "mark": self.mark(delivery.uid),
             "scope": draft.scope,
         }
-        said |= {"item": item, "title": draft.title, "text": clean(draft.plain), "author": draft.author}
+        said |= {"item": item, "title": draft.title, "text": draft.plain, "author": draft.author}
         said |= {"author_name": draft.author_name, "at": draft.asked, "files": files}
         body = json.dumps(said).encode()
         headers = self.config.proof.headers(body, str(int(time.time())))

@@ -170,6 +170,14 @@ async def test_of_many_that_fire_at_once_only_the_newest_asks_for_a_person(tmp_p
         assert [each.urgent for each in told] == [*(len(told) - 1) * [False], True]
 
 
+async def test_what_nobody_need_be_called_for_is_quiet_also_among_what_calls(tmp_path: Path) -> None:
+    async with watch(tmp_path) as at:
+        await at.peer.fire("Group", "full", severity="warning", instance="a")
+        await at.peer.fire("Group", "a note", severity="info", instance="b")
+        news = [each for each in await at.polled("2 firing") if each.text]
+        assert sorted(("a note" in each.text, each.urgent) for each in news) == [(False, True), (True, False)]
+
+
 async def test_a_webhook_that_could_not_be_kept_comes_again(tmp_path: Path) -> None:
     async with watch(tmp_path) as at:
         at.says.append(503)

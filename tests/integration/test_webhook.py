@@ -100,6 +100,17 @@ def test_an_old_call_is_refused_and_its_time_cannot_be_changed() -> None:
         hook.parse(Request(made.headers(body, str(now - 100)) | {"x-time": str(now)}, body))
 
 
+async def test_what_an_administrator_brings_again_must_be_genuine_however_old_it_is() -> None:
+    proof = {"secret": SECRET, "timestamp": "X-Time", "signed": "{timestamp}.{body}"}
+    headers = Proof.model_validate(proof).headers(b'{"id": 1, "text": "again"}', "1700000000")
+    kept = {"headers": headers, "body": '{"id": 1, "text": "again"}'}
+    [found] = await _opened(webhook(proof=proof), Kept("call.json", json.dumps(kept).encode()))
+    assert found.text == "again"
+    forged = json.dumps(kept | {"body": '{"id": 2}'}).encode()
+    with pytest.raises(Rejected, match="signature"):
+        await _opened(webhook(proof=proof), Kept("call.json", forged))
+
+
 def test_a_bearer_is_compared_whole() -> None:
     hook = webhook(proof={"secret": SECRET, "bearer": True})
     assert hook.parse(Request({"authorization": f"Bearer {SECRET}"}, b'{"id": 1}'))

@@ -14,8 +14,9 @@ MODULES = sorted(path for top in ("bridge", "plugins") for path in (ROOT / top).
 
 # Each part may import the parts before it, and its own.
 TIERS = [
+    {"bridge.text"},
     {"bridge.model"},
-    {"bridge.clients", "bridge.connector", "bridge.text", "bridge.texts"},
+    {"bridge.clients", "bridge.connector", "bridge.texts"},
     {"bridge.config", "bridge.http", "bridge.openweb", "bridge.payload", "bridge.store"},
     {"bridge.choice", "bridge.places", "bridge.present", "bridge.lanes", "bridge.permissions", "bridge.watch"}
     | {"bridge.listing"},

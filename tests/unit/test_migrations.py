@@ -24,6 +24,7 @@ SCHEMAS = range(1, len(database.scripts()) + 1)
 RELEASED = {
     "0001.sql": "7b317137d659dd10a54bbce835f86b9139f5dc43822a82f44eb4908cb1f75f34",
     "0002.sql": "b734d8e17de65a9a407032084f1585da59e0c14799e184b7b9cac9656e2c6b22",
+    "0003.sql": "067b1e208887fec52d905e2a86e18db922b7cfe79c6c8794869d0bb3e25cc641",
 }  # what databases out there were made with
 
 

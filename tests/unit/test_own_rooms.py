@@ -12,7 +12,7 @@ import pytest
 from bridge import payload, store
 from bridge.config import Permissions
 from bridge.matrix.threads import Threads
-from bridge.model import Author, Delivery, Draft, Envelope, RoomEvent
+from bridge.model import Author, Delivery, Draft, Envelope, Rejected, RoomEvent
 from bridge.moving import Made
 from bridge.payload import Archive, CardPost, Gather, Look, MakeRoom, Mark, Post, Preview
 from bridge.store import Conversation, OwnRoom, Tx
@@ -275,6 +275,35 @@ async def test_the_old_thread_leads_to_the_room_and_nothing_that_is_asked_there_
     assert len(await office.notices()) == before + 3
     assert (await office.queued(Post, HERE))[-1].thread == "$1"
     assert await office.drafts() == []
+
+
+# --- who comes
+
+
+def member(mxid: str, membership: str, room: str = OWN) -> RoomEvent:
+    return RoomEvent(f"${mxid}{membership}{room}", room, ALICE, "m.room.member", state_key=mxid, membership=membership)
+
+
+@pytest.mark.parametrize("membership", ["invite", "join"])
+async def test_private_notes_stop_when_somebody_from_outside_comes(tmp_path: Path, membership: str) -> None:
+    async with store.opened(tmp_path) as memory:
+        office = Office(memory, [{"connector": "desk", "scope": "jobs", "room": HERE, "private": True}])
+        await office.arrive(begins=True, text="It rattles.")
+        await office.ask()
+        await office.move()
+        sees = office.rules.places.sees
+        for harmless in (member(BOB, membership), member(GUEST, "leave"), member(GUEST, membership, HERE)):
+            await office.store.transact(office.rules.hearing.hear, harmless)
+        assert sees(OWN, "desk", ("jobs",), private=True)
+        await office.store.transact(office.rules.hearing.hear, member(GUEST, membership))
+        assert sees(OWN, "desk", ("jobs",))
+        assert not sees(OWN, "desk", ("jobs",), private=True)
+        assert sees(HERE, "desk", ("jobs",), private=True)
+        assert f"{GUEST} is not of this company" in (await office.notices(OWN))[-1]
+        with pytest.raises(Rejected, match="nobody here takes"):  # it stays in the tool
+            await office.arrive(text="Do not tell him.", private=True)
+        await office.arrive(text="For everybody.")
+        assert [post.body for post in await office.queued(Post, OWN)][-1] == "For everybody."
 
 
 # --- inside
