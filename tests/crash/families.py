@@ -15,6 +15,7 @@ import aiohttp
 
 from bridge.text.plain import spoken
 from plugins.alertmanager.alerts import item_of
+from tests.crash.floor import PROOF, RULE, Floor
 from tests.peers.alertmanager import LOGIN, RECEIVER, TOKEN
 from tests.peers.alertmanager import Alertmanager as AlertmanagerPeer
 from tests.peers.dav import Radicale, WsgiDav
@@ -330,6 +331,34 @@ class Tasks(Family):
         return There(titles, comments)
 
 
-KNOWN: Sequence[type[Family]] = (Tickets, Deals, Documents, Machines, Tasks)
+class Anything(Family):
+    """Machines that somebody's script tells of by webhook; it is called back, each key once."""
+
+    name, scope, card, begins = "floor", "floor", r"floor:(m\d+): ", "!hook"
+    writes, looks, lasting = ("POST in",), -1, False  # it calls, and is never looked at
+
+    def __init__(self, folder: Path) -> None:
+        self.server = Floor()
+
+    def config(self, way: str) -> dict[str, Any]:
+        self.server.hook = self.hook
+        known = {"version": 1, "scopes": [self.scope], "proof": PROOF, "rules": [RULE], "answer": {"item": "machine"}}
+        return {"plugin": "webhook", "url": f"{way}/in", **known}
+
+    async def open(self, title: str, words: str, by: str) -> None:
+        self.server.open(title, words, by)
+
+    async def say(self, item: str, words: str, by: str) -> None:
+        self.server.say(item, words, by)
+
+    async def there(self) -> There:
+        comments = [
+            Comment(number, machine, by, mark_in(words), by == "bridge")
+            for number, machine, by, words in self.server.said
+        ]
+        return There({machine: mark_in(name) for machine, name in self.server.machines.items()}, comments)
+
+
+KNOWN: Sequence[type[Family]] = (Tickets, Deals, Documents, Machines, Tasks, Anything)
 FAMILIES: Sequence[Any] = [each for each in KNOWN if not each.program or shutil.which(each.program)]
 ABSENT = [each.name for each in KNOWN if each not in FAMILIES]  # their Debian package is not installed

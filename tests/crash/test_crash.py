@@ -6,7 +6,7 @@ from pathlib import Path
 
 from tests.crash.run import Plan, run
 
-QUICK = ("helpdesk", "docs", "machines", "tasks")  # servers that start at once
+QUICK = ("helpdesk", "docs", "machines", "tasks", "floor")  # servers that start at once
 
 
 async def test_nothing_is_lost_doubled_or_reordered_in_a_short_storm(tmp_path: Path) -> None:
