@@ -160,6 +160,7 @@ class Connector:
     addressed: ClassVar[bool] = False  # whether people name recipients after that word
     usage: ClassVar[str] = ""  # what to type after that word, for help: "address Subject"
     last: ClassVar[bool] = False  # whether it only looks, at addresses that no other tool of a room knows
+    silent: ClassVar[bool] = False  # whether it deletes without a word: items that rooms follow are looked at in turn
     reaction: ClassVar[str] = ""  # an emoji on a message that means the same for that message
     words: ClassVar[Mapping[str, str]] = {}  # words after "!" that change an item, and what to type after each
     filters: ClassVar[Mapping[str, str]] = {}  # facts by which a mapping may choose, and what each is, for people

@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import time
 from collections.abc import Awaitable, Callable
 
 from bridge.arrivals import Arrivals
 from bridge.connector import Connector
-from bridge.model import Deferred, Page, Rejected, Unavailable, Unconfirmed
+from bridge.model import Author, Card, Deferred, Envelope, Gone, Page, Rejected, Unavailable, Unconfirmed
 from bridge.store import Error, Store
 from bridge.watch.logs import told
 
 log = logging.getLogger(__name__)
 
 LONGEST = 300.0  # seconds between two polls of a tool that does not answer
+LOOK = 20.0  # seconds between two looks at items of a tool that deletes without a word
 OURS = 2.0  # seconds until what we could not write down is asked for again
 HICCUPS = 2  # polls in a row that may fail before people are told
 
@@ -30,6 +32,7 @@ class Poller:
         self._arrivals = arrivals
         self._on_change = on_change
         self._failures = 0
+        self._looked = (0.0, 0)  # when an item was looked at last, and which
         self._parts: set[str] = set()  # parts of the tool that people were told are away
         self.trouble = ""
 
@@ -43,6 +46,7 @@ class Poller:
             cursor = await self._store.transact(lambda tx: tx.conversations.cursor(self._connector.name))
             page = await self._asked(cursor)
             if page is not None and await self._written_down(page, cursor):
+                await self._look(page.cursor)
                 goes_on = page.more and page.cursor != cursor  # else it would be asked the same without a pause
                 await (asyncio.sleep(0) if goes_on else self._connector.wait())
 
@@ -58,6 +62,22 @@ class Poller:
             await asyncio.sleep(OURS)
             return False
         return True
+
+    async def _look(self, cursor: str) -> None:
+        """Whether one of the items that rooms follow is still there, each in its turn, where no poll would tell."""
+        (at, item), name = self._looked, self._connector.name
+        if not self._connector.silent or time.monotonic() < at + LOOK:
+            return
+        item, remote = await self._store.transact(lambda tx: tx.cards.followed(name, item))
+        self._looked = time.monotonic(), item
+        try:
+            await (self._connector.fetch(remote) if remote else asyncio.sleep(0))
+        except Gone:
+            deleted, key = Card(remote, remote, "", gone=True), f"gone {remote}"
+            envelope = Envelope(name, (), key, key, Author(name, ""), time.time(), item=remote, card=deleted)
+            await self._written_down(Page((envelope,), cursor), cursor)
+        except (Unavailable, Unconfirmed, Deferred, Rejected, OSError, TimeoutError) as error:
+            log.debug("%s does not show %s: %s", name, remote, told(error))  # the next poll says what is wrong
 
     async def _asked(self, cursor: str) -> Page | None:
         """A page; None, after a while, when the tool does not answer."""

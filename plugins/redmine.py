@@ -28,7 +28,7 @@ class Redmine(Connector):
         prefix: str = Field("redmine", pattern=r"^[A-Za-z][\w-]*$", description="What keys begin with: PREFIX#12")
         custom_field: int = Field(0, ge=0, description="A field of issues for our mark; 0: it is in the description")
 
-    command, usage, reaction = "ticket", "[title]", "🎫"
+    command, usage, reaction, silent = "ticket", "[title]", "🎫", True
     filters: ClassVar[Mapping[str, str]] = {
         "state": "its status", "priority": "its priority", "tracker": "its tracker", "assigned-to": "who",
     }  # fmt: skip

@@ -31,7 +31,7 @@ class Roundup(Connector):
     class Config(ServerConfig):
         tracker_class: str = Field("issue", pattern=r"^[A-Za-z_]+$", description="Class of items; a mapping's scope")
 
-    command, usage, reaction = "ticket", "[title]", "🎫"
+    command, usage, reaction, silent = "ticket", "[title]", "🎫", True
     filters: ClassVar[Mapping[str, str]] = {"state": "its status", "priority": "its priority", "assigned-to": "who"}
     words: ClassVar[Mapping[str, str]] = {"state": "resolved", "assign-item": "alice (or me)", "priority": "urgent"}
 

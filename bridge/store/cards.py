@@ -40,6 +40,16 @@ class Cards:
         )
         return [row[0] for row in rows]
 
+    def followed(self, connector: str, after: int) -> tuple[int, str]:
+        """The next item that a conversation follows, and what the tool calls it; (0, "") after the last."""
+        row = self._db.execute(
+            "SELECT i.id, i.remote FROM item i WHERE i.connector = ? AND i.id > ? AND i.remote != '' AND EXISTS"
+            " (SELECT 1 FROM conversation_item l LEFT JOIN aside a ON a.item = l.item AND a.conversation ="
+            " l.conversation WHERE l.item = i.id AND COALESCE(a.why, '') != 'gone') ORDER BY i.id LIMIT 1",
+            (connector, after),
+        ).fetchone()
+        return (row[0], row[1]) if row else (0, "")
+
     # --- cards that stand aside
 
     def put_aside(self, conversation: int, item: int, why: Why, card: str) -> None:

@@ -11,17 +11,19 @@ from typing import Any
 
 import pytest
 
+from bridge import polling as polling_module
 from bridge import store
 from bridge.arrivals import Arrivals
 from bridge.config import Config
 from bridge.connector import Connector
-from bridge.model import Author, Envelope, Page, Rejected, Unavailable, Unconfirmed
+from bridge.model import Author, Card, Envelope, Gone, Page, Rejected, Unavailable, Unconfirmed
 from bridge.polling import Poller
 from bridge.rules import Rules
 from bridge.store import Store
 from tests.peers import until
 
 ROOM = "!room"
+CARD = Card("job1", "job1", "Pump is loud")
 PLAIN = Envelope("desk", ("jobs",), "k", "m", Author("desk", "carol"), 1.0, text="Hello", item="job1", begins=True)
 
 
@@ -43,6 +45,15 @@ class Desk(Connector):
         super().__init__("desk", None, Port())  # type: ignore[arg-type]
         self.answers: list[Page | Exception] = []
         self.cursors: list[str] = []
+        self.jobs: dict[str, Card | Exception] = {}
+        self.looked: list[str] = []
+
+    async def fetch(self, item: str) -> Card:
+        self.looked.append(item)
+        found = self.jobs[item]
+        if isinstance(found, Exception):
+            raise found
+        return found
 
     async def poll(self, cursor: str) -> Page:
         self.cursors.append(cursor)
@@ -79,6 +90,9 @@ class Bench:
         return await self.store.transact(
             lambda tx: tx.db.execute("SELECT payload FROM queue WHERE kind = ? ORDER BY id", (kind,)).fetchall()
         )
+
+    async def polled(self, times: int) -> bool:
+        return len(self.desk.cursors) >= times
 
     async def cursor(self) -> str:
         return await self.store.transact(lambda tx: tx.conversations.cursor("desk"))
@@ -174,3 +188,26 @@ async def test_a_tool_that_no_room_is_mapped_to_is_not_asked(bench: Bench) -> No
         assert not bench.poller.trouble, "nobody wants it: that it is away troubles nobody"
         bench.desk.port.mapped = frozenset({"jobs"})  # type: ignore[attr-defined]
         await bench.reaches("1")
+
+
+@pytest.mark.parametrize("silent", [True, False])
+async def test_what_is_deleted_without_a_word_is_noticed_where_the_tool_says_so(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, silent: bool
+) -> None:
+    monkeypatch.setattr(polling_module, "LOOK", 0.0)
+    monkeypatch.setattr(Desk, "silent", silent)
+    async with store.opened(tmp_path) as memory:
+        bench = Bench(memory)
+        jobs = [f"job{number}" for number in (1, 2, 3)]
+        bench.desk.jobs = {"job1": Rejected("not for you"), "job2": Gone("deleted"), "job3": CARD}
+        news = [replace(PLAIN, key=job, item=job, card=replace(CARD, item=job, key=job)) for job in jobs]
+        bench.desk.answers = [Page(tuple(news), "1")]
+        async with polling(bench):
+            await bench.reaches("1")
+            polls = len(bench.desk.cursors)
+            await until(lambda: bench.polled(polls + 8), "some more polls", every=0.01)
+        said = " ".join([row[0] for row in await bench.rows("post")])
+        assert said.count("job2 was deleted") == said.count("was deleted") == silent
+        assert set(bench.desk.looked) == (set(jobs) if silent else set())
+        assert bench.desk.looked.count("job2") == silent  # it is followed no longer
+        assert bench.told == []
