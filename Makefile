@@ -48,7 +48,7 @@ demo: install  ## play the story on a real homeserver, then stay up (ONCE=1: che
 
 # AGAIN=1: what fails on a busy machine is run once more, alone; the log shows both.
 test: install  ## the whole suite (ARGS="-k thread -x" goes to pytest)
-	@"$(PY)" -m pytest -n 4 --dist worksteal $(ARGS) || {
+	@"$(PY)" -m pytest -n 4 $(ARGS) || {
 	    status=$$?
 	    [ "$(AGAIN)" ] && [ $$status -eq 1 ] || exit $$status
 	    echo "== once more and alone: what failed"

@@ -34,7 +34,7 @@ class Audience:
         for room in following:
             if mapping := self._places.sees(room, connector, scopes):
                 rooms.setdefault(room, mapping.scope)
-        if envelope.private or self._is_private(tx, envelope, item):
+        if self.is_private(tx, envelope):
             seeing = {room: self._places.sees(room, connector, scopes, private=True) for room in rooms}
             rooms = {room: mapping.scope for room, mapping in seeing.items() if mapping}
         homes = self._homes(tx, envelope) if self._places.any_own else ()
@@ -59,8 +59,9 @@ class Audience:
         item = self.named(tx, envelope) if envelope.item else next(iter(self.known(tx, envelope)), None)
         return {conversation.room for conversation, _ in tx.conversations.all_of_item(item)} if item else set()
 
-    def _is_private(self, tx: Tx, envelope: Envelope, item: int | None) -> bool:
-        """Whether its item is for rooms that may see private notes; where it does not say, as far as we know."""
+    def is_private(self, tx: Tx, envelope: Envelope) -> bool:
+        """Whether it or its item is for rooms that may see private notes; where it does not say, as far as we know."""
+        item = self.named(tx, envelope)
         text = tx.conversations.stands(item)[0] if item is not None and envelope.card is None else ""
         card = payload.load(Card, text) if text else envelope.card
-        return card is not None and card.private
+        return envelope.private or (card is not None and card.private)

@@ -7,6 +7,7 @@ import hashlib
 import logging
 import re
 from collections.abc import Callable, Collection, Iterable
+from dataclasses import replace
 from functools import partial
 from html import escape
 
@@ -266,8 +267,8 @@ class Hub:
         if EVERYBODY in mentions and envelope.author.name:  # then the bot says it: few others may call a whole room
             body, html = f"{envelope.author.name}: {body}", f"<strong>{escape(envelope.author.name)}</strong>{html}"
         answered_event, answered = self._answered(tx, envelope, conversation)
-        self._post(
-            tx, conversation,
+        self._from(
+            tx, envelope, conversation,
             Post(
                 conversation.room, body, html, envelope.author, notice=envelope.automatic and not envelope.urgent,
                 mentions=mentions, answers=answered_event, answers_message=answered, message=number,
@@ -278,7 +279,8 @@ class Hub:
         for file in envelope.files:
             self._file(tx, envelope, conversation, file)
         if envelope.problem:
-            self._notice(tx, conversation, self._say("problem", problem=envelope.problem))
+            told = Post(conversation.room, self._say("problem", problem=envelope.problem), notice=True)
+            self._from(tx, envelope, conversation, told)
 
     def _answered(self, tx: Tx, envelope: Envelope, conversation: Conversation) -> tuple[str, int]:
         for ref in envelope.refs[:20]:
@@ -299,8 +301,13 @@ class Hub:
         """Whoever has the conversation, or acted last on its item; the whole room when nobody did."""
         return (conversation.speaker or tx.cards.actor(item) or EVERYBODY,)
 
+    def _from(self, tx: Tx, envelope: Envelope, conversation: Conversation, post: Post) -> None:
+        """Show something of what has arrived."""
+        private = envelope.connector if self._audience.is_private(tx, envelope) else ""
+        self._post(tx, conversation, replace(post, private=private))
+
     def _file(self, tx: Tx, envelope: Envelope, conversation: Conversation, file: File) -> None:
-        self._post(tx, conversation, Post(conversation.room, file.name, author=envelope.author, file=file))
+        self._from(tx, envelope, conversation, Post(conversation.room, file.name, author=envelope.author, file=file))
 
     def _notice(self, tx: Tx, conversation: Conversation, body: str) -> None:
         self._post(tx, conversation, Post(conversation.room, body, notice=True))

@@ -9,7 +9,6 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 
 from bridge import payload, present
-from bridge.config import Mapping
 from bridge.model import Card, Draft, Envelope
 from bridge.payload import Alter, CardPost, LinePost, Look, Post
 from bridge.places import Places, link
@@ -104,6 +103,15 @@ class Items:
             self._notice(tx, follower, self._say("item-outside", key=known.key))
         return bool(leaving)
 
+    def hide_private(self, tx: Tx, conversation: Conversation) -> None:
+        """From now on the room sees no private item: of those that it has no more than key and link stay."""
+        for item in tx.conversations.items_of(conversation.id):
+            text = tx.conversations.stands(item.id)[0]
+            card = payload.load(Card, text) if text and not item.aside else None
+            if card and card.private:
+                tx.cards.put_aside(conversation.id, item.id, "outside", payload.dump(present.bare(card)))
+                self.show(tx, conversation, item.id)
+
     def _sees(self, tx: Tx, follower: Conversation, item: int, card: Card, scopes: Scopes) -> bool:
         connector = tx.cards.connector_of(item)
         return self._places.sees(follower.room, connector, scopes, private=card.private) is not None
@@ -153,11 +161,11 @@ class Items:
         """
         scopes = (card.scope,) if card.scope else ()
         mapping = self._places.sees(conversation.room, connector, scopes, private=card.private)
-        if mapping is None:
+        known = self._is_followed(tx, connector, card, conversation)
+        mentioned = self._places.is_own(conversation.room) and not (look.follow or known or only_looks)
+        if mapping is None or mentioned:  # people are in a conversation's own room for that conversation
             self._only_named(tx, connector, look, conversation, card)
-        elif look.follow or not (
-            only_looks or self._takes_new(mapping, conversation) or self._is_followed(tx, connector, card, conversation)
-        ):
+        elif look.follow or not (only_looks or mapping.new or known or self._places.is_own(conversation.room)):
             item = tx.conversations.item_named(connector, card.item)
             item = tx.conversations.add_item(connector, card.item, card.title) if item is None else item
             tx.conversations.link(conversation.id, item, mapping.scope)
@@ -167,10 +175,6 @@ class Items:
             self.update(tx, conversation, item, card)
         else:
             self._shown(tx, connector, look, conversation, card)
-
-    def _takes_new(self, mapping: Mapping, conversation: Conversation) -> bool:
-        """Whether items come there by themselves; into a conversation's own room they come when they are linked."""
-        return mapping.new or self._places.is_own(conversation.room)
 
     def _is_followed(self, tx: Tx, connector: str, card: Card, conversation: Conversation) -> bool:
         item = tx.conversations.item_named(connector, card.item)

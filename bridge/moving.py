@@ -61,6 +61,9 @@ class Moving:
         for mapping in open_to:
             tx.mappings.make(mapping.model_copy(update={"private": False}), tx.mappings.maker(mapping))
         if open_to:
+            own = tx.own.in_room(room)
+            if own and (conversation := tx.conversations.get(own.conversation)):
+                self._items.hide_private(tx, conversation)
             self._follow(tx, room)
             self._places.post(tx, Post(room, self._say("room-guest", who=mxid), notice=True))
 
@@ -88,7 +91,7 @@ class Moving:
         mappings = self.mappings(tx, conversation, room)
         if not mappings:
             return self.unmade(tx, wanted, self._say("room-no-item"))
-        people = self._people(tx, wanted, made)
+        people, absent = self._people(tx, wanted, made, private=any(mapping.private for mapping in mappings))
         tx.own.enter(conversation.id, room)
         for mapping in mappings:
             tx.mappings.make(mapping, wanted.sender)
@@ -101,6 +104,7 @@ class Moving:
         self.show_cards(tx, conversation.id)
         self._bring(tx, conversation.id, room)
         lines = [self._say("room-made", link=link(room), count=len(people)), *made.lacking]
+        lines += [self._say("room-absent", people=", ".join(absent))] if absent else []
         root, who = conversation.root, (wanted.sender,)
         answer = Post(home, "\n".join(lines), notice=True, answers=wanted.event, thread=root, mentions=who)
         return self._places.post(tx, answer)
@@ -112,13 +116,17 @@ class Moving:
         post = Post(wanted.room, body, notice=True, answers=wanted.event, mentions=(wanted.sender,))
         self._places.post(tx, post, wanted.conversation)
 
-    def _people(self, tx: Tx, wanted: MakeRoom, made: Made) -> list[str]:
-        """Who asked, who spoke and is still there, who takes part in the items by a proven account; never outsiders."""
+    def _people(self, tx: Tx, wanted: MakeRoom, made: Made, *, private: bool) -> tuple[list[str], list[str]]:
+        """Who asked, who spoke and is still there, who takes part in the items by a proven account; never outsiders.
+
+        And those who are left out: in a room that sees private notes, who is not where they are seen already.
+        """
         spoke = {*made.spoke, *tx.own.speakers(wanted.conversation)}.intersection(made.present)
         parts = tx.own.participants(wanted.conversation)
         found = spoke | {tx.people.owner(connector, account) for connector, account in parts}
         others = sorted(mxid for mxid in found if self._config.is_inside(mxid) and mxid != wanted.sender)
-        return [wanted.sender, *others][:MOST_PEOPLE]
+        absent = [mxid for mxid in others if private and mxid not in made.present]
+        return [wanted.sender, *(mxid for mxid in others if mxid not in absent)][:MOST_PEOPLE], absent
 
     def show_cards(self, tx: Tx, number: int) -> None:
         """The cards of a conversation, where it is now."""

@@ -32,6 +32,7 @@ class Post:
     answers_message: int = 0  # or our number of that message, while its event is not known
     message: int = 0  # our number of the message it shows
     thread: str = ""  # root of a thread that is no conversation's (any more)
+    private: str = ""  # the connector of whose private notes it is: judged once more when it is shown
 
 
 @dataclass(frozen=True, slots=True)

@@ -25,13 +25,15 @@ class Poller:
     """Asks one tool again and again until cancelled."""
 
     def __init__(
-        self, connector: Connector, store: Store, arrivals: Arrivals, on_change: Callable[[str, str], Awaitable[None]]
-    ) -> None:
+        self, connector: Connector, store: Store, arrivals: Arrivals, on_change: Callable[[str, str], Awaitable[None]],
+        look: float = LOOK,
+    ) -> None:  # fmt: skip
         self._connector = connector
         self._store = store
         self._arrivals = arrivals
         self._on_change = on_change
         self._failures = 0
+        self._pause = look
         self._looked = (0.0, 0)  # when an item was looked at last, and which
         self._parts: set[str] = set()  # parts of the tool that people were told are away
         self.trouble = ""
@@ -66,12 +68,13 @@ class Poller:
     async def _look(self, cursor: str) -> None:
         """Whether one of the items that rooms follow is still there, each in its turn, where no poll would tell."""
         (at, item), name = self._looked, self._connector.name
-        if not self._connector.silent or time.monotonic() < at + LOOK:
+        if not self._connector.silent or time.monotonic() < at + self._pause:
             return
         item, remote = await self._store.transact(lambda tx: tx.cards.followed(name, item))
         self._looked = time.monotonic(), item
         try:
-            await (self._connector.fetch(remote) if remote else asyncio.sleep(0))
+            if remote and self._connector.match(remote) == remote:  # else it is still to be made
+                await self._connector.fetch(remote)
         except Gone:
             deleted, key = Card(remote, remote, "", gone=True), f"gone {remote}"
             envelope = Envelope(name, (), key, key, Author(name, ""), time.time(), item=remote, card=deleted)

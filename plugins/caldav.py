@@ -122,6 +122,8 @@ class CalDav(Server):
                 todo = await _todo(each)
                 fits = todo is not None and all(word in vtodo.words(todo) for word in wanted)
                 found[each.path] = self._card(each.path, todo) if fits else None
+        if not found:  # perhaps there are no lists at all
+            await self.alive()
         return [card for card in found.values() if card][:10]
 
     async def change(self, change: model.Change) -> Card:

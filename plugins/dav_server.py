@@ -50,23 +50,27 @@ class Server(Connector):
                 told, more = told + found, more or again
         return Page(tuple(told), json.dumps({**now, "": self.turn + bool(told)}), more)
 
-    async def gone(self, what: str) -> Gone:
-        """That something is not there any more. Raises `Unavailable` when nothing at all is at our url: then it is not
-        the tool that says so.
-        """
+    async def alive(self) -> None:
+        """Raises `Unavailable` when nothing at all is at our url: then it is not the tool that says 404."""
         reply = await self.dav.root()
         if reply.status in MISSING:
             raise Unavailable(f"there is nothing at its url ({reply.status})")
+
+    async def gone(self, what: str) -> Gone:
+        """That something is not there any more. Raises as `alive`."""
+        await self.alive()
         return Gone(f"there is no {what} any more")
 
     async def written(
         self, method: str, path: str, body: bytes | File, headers: Mapping[str, str], accept: Sequence[int] = ()
     ) -> Reply:
         """Write a file. A 403 is a refusal of that folder; but it is trouble when that may not even be looked at."""
-        place = self.dav.href(path)
-        reply = await self.http.request(method, place, body=body, headers=headers, accept=(403, *accept))
+        place, folder = self.dav.href(path), path.rpartition("/")[0]
+        reply = await self.http.request(method, place, body=body, headers=headers, accept=(403, *MISSING, *accept))
+        if reply.status in MISSING:
+            await self.alive()
+            raise Rejected(f"{self.name} has no {self.kind} {folder}")
         if reply.status == 403:
-            folder = path.rpartition("/")[0]
             await self.dav.look(folder, "D:resourcetype")
             raise Rejected(f"{self.name} does not let the bridge write to {folder}")
         return reply

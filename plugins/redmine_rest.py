@@ -27,13 +27,14 @@ class Rest:
         self._people: dict[int, tuple[str, str]] = {}  # login and name by number
 
     async def ask(self, method: str, path: str, by: str = "", accept: Sequence[int] = (), **what: Any) -> Reply:
-        """As the account `by`. A 403 is a refusal; but it is trouble when we may not even ask who we are."""
+        """As the account `by`. A 403 or 404 is a refusal; but it is trouble when we may not even ask who we are."""
         headers = {SWITCH: by} if by else {}
-        reply = await self.http.request(method, path, headers=headers, accept=(403, *accept), **what)
-        if reply.status == 403 and 403 not in accept:
-            if not by:
-                await self._alive()
-            raise Rejected(f"{self.name} does not let {by or 'the bridge'} do that")
+        reply = await self.http.request(method, path, headers=headers, accept=(403, 404, *accept), **what)
+        if reply.status == 404 or (reply.status == 403 and not by and 403 not in accept):
+            await self._alive()
+        if reply.status in {403, 404} - set(accept):
+            why = "has not what was asked for" if reply.status == 404 else f"does not let {by or 'the bridge'} do that"
+            raise Rejected(f"{self.name} {why}")
         return reply
 
     async def _alive(self) -> None:
@@ -78,7 +79,6 @@ class Rest:
     async def _one(self, method: str, number: str, by: str, **what: Any) -> Reply:
         reply = await self.ask(method, f"issues/{number}.json", by, accept=(404,), **what)
         if reply.status == 404:
-            await self._alive()
             raise Gone(f"{self.prefix}#{number} is not there: it was removed, or never made")
         return reply
 

@@ -15,7 +15,7 @@ from pydantic import Field
 
 from bridge import model
 from bridge.connector import Connector, Port, ServerConfig
-from bridge.model import Card, Delivery, Draft, Envelope, Rejected, Sent
+from bridge.model import Card, Delivery, Draft, Envelope, Gone, Rejected, Sent
 from bridge.text import Names, clean, one_line
 
 PAGE, OVERLAP = 50, timedelta(minutes=10)  # a change bears the time it began at, and is seen once its mails have left
@@ -116,7 +116,9 @@ class Roundup(Connector):
         return f"{self.scope}{number}" if (number := self.names.find(text)) else ""
 
     async def fetch(self, item: str) -> Card:
-        return self._card((await self._get(item.replace(self.scope, f"{self.scope}/", 1), CARD))["attributes"])
+        for row in await self._get(f"{self.scope}?id={item.removeprefix(self.scope)}", CARD):
+            return self._card(row)
+        raise Gone(f"{self.name} has no {item}")  # any more: what is removed is shown only to who asks for it by name
 
     async def find(self, words: str, scopes: Sequence[str]) -> Sequence[Card]:
         wanted = urlencode([("title", word) for word in words.split()])
@@ -187,6 +189,8 @@ class Roundup(Connector):
         if "data" in said or reply.status == 412:
             return said.get("data")
         reason = reply.reason or f"it answered {reply.status}"
+        if path.startswith(f"{self.scope}/") and reason.startswith(("Requested item is retired", "no such")):
+            raise Gone(reason)
         about_us = reply.status < 400 or reason.startswith(
             ("it answered", "Forbidden", "Required Header", "Client is not")
         )

@@ -133,6 +133,7 @@ class WebDav(Server):
         wanted, paths = clean(words).casefold().split(), set[str]()
         for scope in scopes:
             if not await self.is_there(scope):
+                await self.alive()
                 continue
             if scope not in self._known:
                 self._known[scope] = _files((await self._walk(scope, {}))[0])

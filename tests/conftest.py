@@ -5,26 +5,29 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-import os
 import shutil
 import sys
 import threading
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from dataclasses import dataclass, field
 from email.message import EmailMessage
 from email.utils import parseaddr
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import pytest
 import pytest_asyncio
 
 from bridge.watch.logs import OURS
-from tests.peers import KEPT, free_port
+from tests import spread
+from tests.peers import free_port
 from tests.peers.bridge import BridgeProcess, configuration, merged, prepare, write
 from tests.peers.employee import Employee
+from tests.peers.mediawiki import MediaWiki
+from tests.peers.redmine import Redmine
 from tests.peers.roundup import BRIDGE, Roundup
 from tests.peers.secrets import listen, watch
+from tests.peers.server import Server
 from tests.peers.synapse import Account, Registration, Synapse
 from tests.peers.tryton import Tryton
 from tests.peers.world import Sink, letter, post
@@ -33,9 +36,6 @@ BOT = "passerelle"
 MAILBOX = "support@company.example"
 SYSTEM_PROGRAMS = "/usr/local/sbin:/usr/sbin:/sbin"  # where Debian puts daemons, and no PATH of a user looks
 ABSENT = "needs the Debian package"  # why a test was not run
-
-
-os.environ.update(KEPT)  # before workers and servers are started
 
 
 def company_with(**config: Any) -> pytest.MarkDecorator:
@@ -146,13 +146,21 @@ async def synapse(tmp_path_factory: pytest.TempPathFactory, bridge_port: int) ->
         yield running
 
 
-@pytest.fixture(scope="session")
-def tryton(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Tryton]:
-    """One Tryton for all tests of its plugin: each makes opportunities of its own."""
-    peer = Tryton(tmp_path_factory.mktemp("tryton"))
-    asyncio.run(peer.start())
-    yield peer
-    asyncio.run(peer.stop())
+def one_for_all(kind: Callable[[Path], Server], scope: Literal["session", "module"]) -> Any:
+    """A fixture: one server for every test of the run or of the module, each of which makes items of its own."""
+
+    @pytest.fixture(scope=scope)
+    def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+        server = kind(tmp_path_factory.mktemp("server"))
+        asyncio.run(server.start())
+        yield server
+        asyncio.run(server.stop())
+
+    return running
+
+
+redmine, tryton = one_for_all(Redmine, "session"), one_for_all(Tryton, "session")  # slow to start
+mediawiki = one_for_all(MediaWiki, "module")
 
 
 @pytest.fixture(scope="session")
@@ -246,6 +254,28 @@ async def _at_work(synapse: Synapse, staff: Staff, localpart: str, stack: contex
 
 def _find(command: str) -> str | None:
     return shutil.which(command) or shutil.which(command, path=SYSTEM_PROGRAMS)
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> spread.Together:
+    return spread.Together(config, log)
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_setupnodes(config: pytest.Config) -> None:
+    if config.args_source is config.ArgsSource.TESTPATHS:
+        spread.compile_synapse()
+
+
+def pytest_sessionstart(session: pytest.Session) -> None:
+    session.config.option.loadscopereorder = False  # by `order` instead
+    worker: dict[str, Any] = getattr(session.config, "workerinput", {})
+    if worker and session.config.args_source is session.config.ArgsSource.TESTPATHS:
+        spread.compile_share(int(worker["workerid"].removeprefix("gw")), worker["workercount"])
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    items.sort(key=spread.order)
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:

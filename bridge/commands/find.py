@@ -140,15 +140,17 @@ class Finds:
     def _may_see(self, tx: Tx, connector: Connector, card: Card, rooms: frozenset[str]) -> bool:
         """Whether one of the rooms would see that item anyway. The plugin is not trusted with it.
 
-        A mapping with a filter shows what fits it; what cannot be told from the card is not shown, unless the room
-        has a conversation about it.
+        A conversation's own room sees what it is about: people are there for that, not for all of the tool. A mapping
+        with a filter shows what fits it; what cannot be told from the card is not shown, unless the room has a
+        conversation about it.
         """
         scope = home_of(connector, card)
         mappings = self._places.mappings_to(connector.name, scope) if scope else []
+        homes = {each.room for each in self._followers(tx, connector.name, card)}
+        rooms -= self._places.own_rooms - homes
         here = [each for each in mappings if self._places.room_of(each) in rooms and (each.private or not card.private)]
         if not here or not any(each.only for each in mappings):
             return bool(here)
-        homes = {each.room for each in self._followers(tx, connector.name, card)}
         facts = facts_of_card(card)
         known = all(set(each.only) <= set(facts) for each in mappings)
         fitting = chosen(mappings, lambda: facts) if known else []

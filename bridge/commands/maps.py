@@ -222,6 +222,8 @@ class Maps:
             return self._say("map-upgraded")
         if standing.encrypted and not chart.undo:
             return self._say("map-encrypted")
+        if chart.mapping.private and self._places.is_own(chart.room) and not chart.undo:
+            return self._say("map-own-private")
         there = [each for each in self._places.mappings_of(chart.room) if _names(each) == _names(chart.mapping)]
         if any(map(self._places.pinned, there)):
             return self._say("map-pinned", scope=chart.mapping.scope, connector=chart.mapping.connector)

@@ -155,7 +155,18 @@ class MatrixDestination:
 
     # --- kinds
 
+    def _is_hidden(self, post: Post) -> bool:
+        """Whether its room may not see it any more; what waited for the homeserver may have waited for long.
+
+        Raises `Deferred` while nobody knows: a guest may have come meanwhile.
+        """
+        if self._places.is_own(post.room) and not self._rooms.is_caught_up(post.room):
+            raise Deferred("who may see it there is not known yet")
+        return self._places.sees(post.room, post.private, private=True) is None
+
     async def _post(self, delivery: Delivery, post: Post) -> Crossing:
+        if post.private and self._is_hidden(post):
+            return lambda tx: None
         root, latest, answers = await self._threads.of(delivery, post)
         sender = await self._ghosts.speaker(content.speaker(post), post.room)
         try:
@@ -175,6 +186,8 @@ class MatrixDestination:
             body = content.edit(card.body, card.html, known, delivery.uid)
             await self._sending.send(self._ghosts.bot, delivery, card.room, "m.room.message", body)
             return lambda tx: None
+        if not await self._store.transact(self._shows, number, card):
+            return lambda tx: None
         post = Post(card.room, card.body, card.html, notice=True)
         root, latest, _ = await self._threads.of(delivery, post)
         body = content.message(post, delivery.uid, root, latest, "")
@@ -188,6 +201,10 @@ class MatrixDestination:
                 self._moving.pin(tx, card.room, number)
 
         return crossing
+
+    def _shows(self, tx: Tx, conversation: int, card: Lasting) -> bool:
+        """Whether the room has anything of the tool: what a conversation brings into another one may be of none."""
+        return self._places.carries(self._places.successor(card.room), tx.cards.connector_of(card.item))
 
     async def _stub(self, delivery: Delivery, post: Post, reason: str, thread: tuple[str, str]) -> Crossing:
         """A notice in its very place says what cannot be shown, so that the conversation goes on; the row is kept."""

@@ -110,11 +110,11 @@ class Doors:
             members = await self._ghosts.members(room)
         except MatrixRequestError:  # the bot is not there
             return lambda tx: None
+        if self._places.is_own(room):  # guests are there to talk with us; and whoever is not invited can never come
+            people = [*members, *await self._ghosts.invited(room)]
+            return lambda tx: None if any(map(self._config.is_inside, people)) else self.on_deserted(tx, room)
         if any(not self._config.is_ours(mxid) for mxid in members):
             return lambda tx: None
-        if self._places.is_own(room):  # nobody who is not invited can ever come in
-            waited_for = await self._ghosts.invited(room)
-            return lambda tx: None if waited_for else self.on_deserted(tx, room)
         if room in self._places.wanted():
             return lambda tx: self._tell_empty(tx, room)
         log.info("nobody is left in %s", room)

@@ -14,19 +14,19 @@ from __future__ import annotations
 
 import pytest
 
-_PARTS = ("contract", "arriving", "leaving", "looking", "seeing")
+_PARTS = ("contract", "arriving", "leaving", "carrying", "looking", "seeing")
 pytest.register_assert_rewrite(*(f"bridge.testing.{part}" for part in _PARTS))
 
 from bridge.testing.arriving import Arriving  # noqa: E402 - asserts are rewritten in what is imported from here on
+from bridge.testing.carrying import Carrying  # noqa: E402
 from bridge.testing.faults import TROUBLES  # noqa: E402
-from bridge.testing.leaving import Leaving  # noqa: E402
 from bridge.testing.looking import Looking  # noqa: E402
 from bridge.testing.office import Office  # noqa: E402
 from bridge.testing.seeing import Seeing  # noqa: E402
 from bridge.testing.tool import Tool  # noqa: E402
 
 
-class Contract(Arriving, Leaving, Looking, Seeing):
+class Contract(Arriving, Carrying, Looking, Seeing):
     """Subclass it as `Test…` and name `plugin`, `tool` and `page`."""
 
 

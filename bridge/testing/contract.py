@@ -45,11 +45,16 @@ def word() -> str:
 
 
 def abilities_of(plugin: type[Connector], tool: type[Tool]) -> set[str]:
-    """Names of what is overridden; and "arrives" when anything comes in, "reached" when a thread can be had."""
+    """Names of what is overridden; and "arrives" when anything comes in, "reached" when a thread can be had, "leaves"
+    when anything can be sent, "makes" when a message can become an item, "http" when the proxy is before the tool.
+    """
     found = {name for name, part in vars(Connector).items() if getattr(plugin, name) is not part}
     found |= {f"tool.{name}" for name, part in vars(Tool).items() if getattr(tool, name) is not part}
     if found & {"poll", "parse", "run"}:
         found |= {"arrives", "reached"}
+    found |= {"leaves"} if found & {"send", "create"} else set()
+    found |= {"makes"} if "create" in found and not plugin.addressed else set()
+    found |= set() if "tool.hurt" in found else {"http"}
     return found | ({"reached"} if found >= {"match", "fetch"} else set())
 
 

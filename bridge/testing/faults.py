@@ -15,7 +15,9 @@ from yarl import URL
 # What a tool can do to a request. "down": nobody is there. "slow": it does what it is asked, and answers too late.
 # "cut": what changes something is done, and the connection breaks before the answer. A number: that status; 429 comes
 # with Retry-After. "page": 200 and somebody's login page. "error": 200 and an error inside, as JSON.
+# "404" is not the tool's: so answers a proxy before it that has lost it.
 TROUBLES = ("down", "slow", "cut", "401", "403", "429", "500", "502", "503", "page", "error")
+NOT_FOUND = "<html>\r\n<head><title>404 Not Found</title></head>\r\n<body><h1>404 Not Found</h1></body>\r\n</html>\r\n"
 SAFE = {"GET", "HEAD", "OPTIONS", "PROPFIND", "REPORT"}  # RFC 9110 9.2.1, RFC 4918 9.1, RFC 3253 3.6
 RETRY_AFTER = 1.0  # seconds that a 429 asks for
 _HOP = {"connection", "keep-alive", "te", "trailer", "transfer-encoding", "upgrade", "host"}  # RFC 9110 7.6.1
@@ -71,6 +73,8 @@ class Proxy:
         if trouble == "refusal":
             status, body = self.refusal
             return web.Response(status=status, body=body, content_type="application/json")
+        if trouble == "404":
+            return web.Response(status=404, text=NOT_FOUND, content_type="text/html")
         if trouble.isdecimal():
             headers = {"Retry-After": f"{RETRY_AFTER:.0f}"} if trouble == "429" else {}
             return web.Response(status=int(trouble), text="made up by the contract kit", headers=headers)

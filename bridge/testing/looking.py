@@ -52,15 +52,17 @@ class Looking(Base):
     async def test_what_mappings_may_choose_by_is_known_of_what_arrives(self, office: Office) -> None:
         await office.stop_polling()
         office.pumping = False
-        cursor = await office.cursor()
+        cursors = [await office.cursor()]
         await office.tool.open(word(), word())
-        page = await office.until(lambda: self._polled(office, cursor), "poll brings what is new")
+        page = await office.until(lambda: self._polled(office, cursors), "poll brings what is new")
         known = set().union(*map(facts_of, page.envelopes))
         unknown = set(self.plugin.filters) - known
         assert not unknown, f"no fact and no field of the card is called {', '.join(unknown)}"
 
-    async def _polled(self, office: Office, cursor: str) -> Page | None:
-        page = await office.connector.poll(cursor)
+    async def _polled(self, office: Office, cursors: list[str]) -> Page | None:
+        """The first page that says anything; the way there is kept."""
+        page = await office.connector.poll(cursors[-1])
+        cursors.append(page.cursor)
         return page if page.envelopes else None
 
     @needs("arrives", "fetch", "tool.change")

@@ -6,7 +6,6 @@ import asyncio
 import contextlib
 import time
 from collections.abc import AsyncIterator, Callable
-from dataclasses import dataclass
 from itertools import count
 from pathlib import Path
 from typing import Any, cast
@@ -15,22 +14,20 @@ from urllib.parse import urlsplit
 import aiohttp
 from aiohttp import web
 
-from bridge import payload, store
+from bridge import store
 from bridge.arrivals import Arrivals
 from bridge.config import Config
 from bridge.connector import Connector, Http
 from bridge.departures import ConnectorDestination
 from bridge.http import ToolHttp, new_session
-from bridge.matrix.fetch import Fetch
-from bridge.matrix.lasting import noted
 from bridge.matrix.rooms import Rooms
 from bridge.model import Delivery, File, Request, RoomEvent
-from bridge.payload import CardPost, LinePost, Post, Preview
 from bridge.polling import Poller
 from bridge.port import BridgePort
 from bridge.queue import Crossing, Line, Queue
 from bridge.rules import Rules
 from bridge.store import Tx
+from bridge.testing.room import NoGap, Room, Said, Shown, Words
 from bridge.testing.tool import Tool
 from bridge.web.hooks import hooks
 
@@ -38,78 +35,6 @@ ROOM, ALICE = "!room", "@alice:company.example"
 LONG = 60.0  # seconds that something may take which is to happen
 TICK = 0.01
 _numbers = count(1)
-
-
-@dataclass(frozen=True, slots=True)
-class Shown:
-    """Something in the room: by whom (None: the bot), and the words."""
-
-    event: str
-    conversation: int
-    kind: str
-    author: str | None
-    body: str
-
-
-class _Room:
-    """The homeserver's part: whatever is to be shown is, at once."""
-
-    name, parallel, careful = "matrix", 1, False
-
-    def __init__(self, store: store.Store, rules: Rules, shown: dict[str, Shown]) -> None:
-        self._store = store
-        self._rules = rules
-        self._shown = shown
-
-    async def prepare(self, delivery: Delivery) -> None:
-        """Nothing."""
-
-    async def deliver(self, delivery: Delivery) -> Crossing:
-        row = await self._store.transact(lambda tx: tx.queue.get(delivery.uid))  # it may have been reworded
-        found: Any = payload.load(payload.KINDS[delivery.kind], (row or delivery).payload)
-        author = getattr(found, "author", None)
-        file = getattr(found, "file", None)
-        body = file.name if file else getattr(found, "body", "")
-        event = f"${delivery.uid}"
-        self._shown.setdefault(
-            delivery.uid,
-            Shown(event, delivery.conversation or 0, delivery.kind, author.account if author else None, body),
-        )
-        return lambda tx: self._noted(tx, delivery, found, event)
-
-    def _noted(self, tx: Tx, delivery: Delivery, found: Any, event: str) -> None:
-        number = delivery.conversation
-        if number and isinstance(found, Post | CardPost | Preview):
-            tx.conversations.shown(number, event)
-        if isinstance(found, Post) and found.message:
-            tx.conversations.in_matrix(found.message, event)
-        if number and isinstance(found, CardPost) and not tx.conversations.card(number, found.item):
-            noted(tx, number, found, event, "@bot")
-        if number and isinstance(found, LinePost) and not tx.cards.event_of(found.line):
-            noted(tx, number, found, event, "@bot")
-        if isinstance(found, Preview):
-            self._rules.outward.shown(tx, found.draft, event)
-            if (draft := tx.queue.get(found.draft)) is not None and draft.state == "held":
-                self._rules.outward.send_now(tx, draft)
-
-    def gave_up(self, tx: Tx, delivery: Delivery, reason: str) -> bool:
-        return True
-
-    def waits(self, tx: Tx, delivery: Delivery, reason: str) -> None:
-        """Nothing."""
-
-    async def came_back(self) -> None:
-        """Nothing."""
-
-
-class _NoGap:
-    """Of `Rooms` and `Fetch` what deliveries to tools need: nothing waits in the room, and no file is elsewhere."""
-
-    async def settle(self, room: str, fresh: float = 0) -> None:
-        """Nothing."""
-
-    async def spooled(self, files: tuple[File, ...], limit: int) -> tuple[File, ...]:
-        return files
 
 
 class _Out(ConnectorDestination):
@@ -148,6 +73,7 @@ class Office:
         self.delivered = 0  # webhooks that the pump has handed on
         self.pumping = True  # whether webhooks are handed on as they come
         self._shown: dict[str, Shown] = {}
+        self._said = Said()
         self._tasks: list[asyncio.Task[Any]] = []
         self._polling: list[asyncio.Task[Any]] = []
         self._stack = contextlib.AsyncExitStack()
@@ -187,7 +113,7 @@ class Office:
     def poll(self) -> None:
         """Poll from now on."""
         if self.plugin.poll is not Connector.poll and not self._polling:
-            poller = Poller(self.connector, self.store, Arrivals(self.store, self.rules.hub), self._told)
+            poller = Poller(self.connector, self.store, Arrivals(self.store, self.rules.hub), self._told, look=0.2)
             self._polling = [asyncio.create_task(poller.run())]
 
     async def stop_polling(self) -> None:
@@ -218,17 +144,17 @@ class Office:
             }
         )
 
-    def _destinations(self) -> list[_Room | _Out]:
-        gap: Any = _NoGap()
-        rules = self.rules
+    def _destinations(self) -> list[Room | _Out]:
+        gap: Any = NoGap()
+        rules, words = self.rules, Words(self._said, self.store, self.rules)
         out = _Out(
-            self.connector, self.store, cast(Rooms, gap), cast(Fetch, gap), rules.outward, rules.items, rules.places,
+            self.connector, self.store, cast(Rooms, gap), words, rules.outward, rules.items, rules.places,
             rules.maps, 50_000_000,
         )  # fmt: skip
         out.office = self
-        return [_Room(self.store, rules, self._shown), out]
+        return [Room(self.store, rules, self._shown, words), out]
 
-    def _line(self, destination: _Room | _Out) -> Line:
+    def _line(self, destination: Room | _Out) -> Line:
         return Line(self.store, destination, self.rules.config.retry, self._told)
 
     async def _told(self, name: str, reason: str) -> None:
@@ -292,13 +218,46 @@ class Office:
 
         return cast(Shown, await self.until(found, f"{word} is shown in the room"))
 
-    async def say(self, text: str, conversation: int = 0) -> None:
-        """Alice says something, in the conversation's thread."""
-        root = await self.root(conversation) if conversation else ""
-        event = RoomEvent(
-            f"$said{next(_numbers)}", ROOM, ALICE, "m.room.message", time.time(), "m.text", text, thread=root
-        )
+    def files(self, name: str) -> list[Shown]:
+        """The files of that name that came from outside."""
+        return [each for each in self.posts(name) if each.file is not None and each.body == name]
+
+    async def content(self, shown: Shown) -> bytes:
+        """Of a file that was shown."""
+        assert shown.file is not None
+        return await self.store.spool.read(shown.file)
+
+    async def say(self, text: str, conversation: int = 0, answers: str = "") -> str:
+        """Alice says something, in the conversation's thread, or about another event; returns the event."""
+        return await self._hears("m.room.message", conversation, msgtype="m.text", body=text, answers=answers)
+
+    async def share(self, name: str, data: bytes, conversation: int = 0) -> str:
+        """Alice shows a file, which leaves only when she asks for that; returns the event."""
+        mxc = f"mxc://company.example/{next(_numbers)}"
+        self._said.media[mxc] = data
+        file = File(name, "application/octet-stream", len(data), mxc=mxc)
+        return await self._hears("m.room.message", conversation, msgtype="m.file", body=name, file=file)
+
+    async def react(self, key: str, event: str, conversation: int) -> None:
+        """Alice reacts to an event of the conversation."""
+        await self._hears("m.reaction", conversation, target=event, key=key)
+
+    async def _hears(self, type: str, conversation: int, **what: Any) -> str:
+        root = await self.root(conversation) if conversation and type == "m.room.message" else ""
+        event = RoomEvent(f"$said{next(_numbers)}", ROOM, ALICE, type, time.time(), thread=root, **what)
+        self._said.events[event.id] = event
         await self.store.transact(self.rules.hearing.hear, event)
+        return event.id
+
+    async def made(self) -> str:
+        """The name of the item that Alice has made with what she said last."""
+
+        def rule(tx: Tx) -> str:
+            found = tx.conversations.of_event(next(reversed(self._said.events)))
+            items = tx.conversations.items_of(found.id) if found else []
+            return items[-1].remote if items else ""
+
+        return await self.store.transact(rule)
 
     async def root(self, conversation: int) -> str:
         found = await self.store.transact(lambda tx: tx.conversations.get(conversation))

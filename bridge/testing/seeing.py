@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Awaitable
 from pathlib import Path
 
-from bridge.model import Card, Change, Gone
+from bridge.model import Card, Change, Deferred, Gone, Page, Unavailable, Unconfirmed
 from bridge.present import card as shown_card
 from bridge.present import pointed_at
 from bridge.testing.contract import Base, abilities_of, failure, needs, word
@@ -57,6 +59,13 @@ class Seeing(Base):
         await office.until(lambda: refusal in office.everything(), "a reply to it is refused")
         assert not await office.drafts()
 
+    @needs("poll", "match", "fetch", "tool.delete")
+    async def test_what_is_deleted_is_noticed_although_nobody_asks(self, office: Office) -> None:
+        """Where no poll tells of it, set `silent`."""
+        item, _ = await self._begun(office)
+        await office.tool.delete(item)
+        await self._says_that_it_is_deleted(office)
+
     @needs("send", "tool.delete")
     async def test_what_is_sent_to_an_item_that_was_deleted_is_not_sent_and_told(self, office: Office) -> None:
         item, conversation = await self._begun(office)
@@ -66,7 +75,28 @@ class Seeing(Base):
         assert isinstance(error, Gone), f"send must raise Gone, not {error!r}"
         await self._says_that_it_is_deleted(office)
 
+    @needs("match", "fetch", "http")
+    async def test_a_404_of_a_proxy_says_nothing_of_any_item(self, office: Office) -> None:
+        """The proxy has lost the tool. An item that is lost by that would be called deleted, and not followed."""
+        item, _ = await self._begun(office)
+        await office.stop_polling()
+        cursor, scopes = await office.cursor(), [office.tool.scope]
+        changes = [Change(item, name, value, "", "Alice Martin") for name, (value, _) in office.tool.words.items()]
+        await office.tool.hurt("404")
+        asked: list[Awaitable[object]] = [office.connector.fetch(item), *map(office.connector.change, changes)]
+        asked += [office.connector.find(word(), scopes)] if "find" in abilities_of(self.plugin, self.tool) else []
+        errors = [await failure(each) for each in asked]
+        wrong = [error for error in errors if not isinstance(error, Unavailable | Deferred | Unconfirmed)]
+        assert not wrong, f"fetch, change and find must raise Unavailable, not {wrong}: be sure that the tool says no"
+        page = await self._brought(office, cursor)
+        assert not page or not page.envelopes, f"poll must bring nothing, or raise Unavailable, not bring {page}"
+
     # --- what they share
+
+    async def _brought(self, office: Office, cursor: str) -> Page | None:
+        with contextlib.suppress(Unavailable, Deferred):
+            return await office.connector.poll(cursor) if "poll" in abilities_of(self.plugin, self.tool) else None
+        return None
 
     async def _says_that_it_is_deleted(self, office: Office) -> None:
         deleted = office.rules.say("state-deleted")

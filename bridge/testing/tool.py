@@ -73,6 +73,13 @@ class Tool:
     async def delete(self, item: str) -> None:
         """Somebody deletes it. Override it when the tool can forget an item."""
 
+    async def attach(self, item: str, name: str, data: bytes) -> None:
+        """Somebody puts a file on it, of these bytes. Override it when the plugin shows files."""
+
+    async def files(self, item: str) -> Sequence[tuple[str, bytes]]:
+        """Name and bytes of every file on it, whoever put it there. Override it when the plugin can send files."""
+        raise NotImplementedError
+
     async def said(self, item: str) -> list[str]:
         """Every text on it, whoever wrote it; the plugin's and private ones too."""
         raise NotImplementedError

@@ -135,6 +135,14 @@ ROOMS: dict[str, tuple[str, str]] = {
         "⚠️ {who} n'a pu devenir modérateur : {reason}",
     ),
     "room-not-invited": ("⚠️ Could not be invited: {people}", "⚠️ N'ont pu être invités : {people}"),
+    "room-absent": (
+        "This room sees private notes. Not invited, since they are not in this one: {people}",
+        "Ce salon voit les notes privées. Pas invités, car absents d'ici : {people}",
+    ),
+    "map-own-private": (
+        "This whole room is one conversation: it sees private notes where the room does that it came from.",
+        "Tout ce salon est une seule conversation : il voit les notes privées si le salon d'où elle vient les voit.",
+    ),
     "room-guest": (
         "{who} is not of this company: private notes are not shown here any more, they stay in the tool.",
         "{who} n'est pas de l'entreprise : les notes privées ne sont plus montrées ici, elles restent dans l'outil.",
@@ -168,8 +176,8 @@ ROOMS: dict[str, tuple[str, str]] = {
         "La conversation continue ici : {who} a fermé son propre salon, {link}",
     ),
     "room-deserted": (
-        "Nobody is left here: this room is closed. The conversation goes on in {link}",
-        "Il n'y a plus personne ici : ce salon est fermé. La conversation continue dans {link}",
+        "None of us is left here: this room is closed. The conversation goes on in {link}",
+        "Il n'y a plus personne de l'entreprise ici : ce salon est fermé. La conversation continue dans {link}",
     ),
     "room-deserted-there": (
         "The conversation goes on here: nobody is left in its own room, {link}",

@@ -18,10 +18,24 @@ from bridge import model
 from bridge.connector import Connector, Port, ServerConfig
 from bridge.model import Author, Card, Change, Envelope, Finding, Rejected, Request
 from bridge.text import one_line
-from plugins.alertmanager.alerts import NEVER, Alert, Group, Silence, alert_of, card, facts, named, row_of, said, span
+from plugins.alertmanager.alerts import (
+    NEVER,
+    Alert,
+    Group,
+    Silence,
+    alert_of,
+    card,
+    facts,
+    named,
+    row_of,
+    said,
+    span,
+    states,
+)
 from plugins.alertmanager.server import Server
 
 MOST_TOLD, REMEMBERED = 20, 20_000  # alerts of a group that are told singly; values kept in memory
+RETRIED = 600  # seconds in which the same wish is the same attempt, made again
 
 
 class Alertmanager(Connector):
@@ -51,6 +65,8 @@ class Alertmanager(Connector):
         basic = base64.b64encode(f"{config.hook_username}:{token}".encode()).decode()
         self._expected = f"Basic {basic}" if config.hook_username else f"Bearer {token}"
         self._fired: dict[str, str] = {}  # values of alerts that fire, as they were first seen; polling remembers them
+        self._calls: dict[str, bool] = {}  # whether the message of that key was chosen to call somebody
+        self._late: dict[str, None] = {}  # ids of alerts that began while they were muted: news, however old
 
     def scopes(self) -> Sequence[str]:
         return tuple(self.config.receivers)
@@ -82,22 +98,33 @@ class Alertmanager(Connector):
         """
         now, past, at = time.time(), json.loads(cursor or '{"turn": 0, "groups": {}}'), dict[str, Any]()
         known, turn = past["groups"], str(past["turn"] + 1)
-        self._remember((f"{each[0]} {each[1]}", each[3]) for _, _, rows in known.values() for each in rows)
+        self._recall(known)
         news, groups = list[Envelope](), await self.server.groups()
         at |= {item: known[item] for item in await self._forgotten(known, groups)}
         for group in [group for group in groups if group.item not in at]:
             alerts = [self._kept(alert) for alert in group.alerts]
-            at[group.item] = [group.scope, group.labels, sorted(map(row_of, alerts))]
             before = known.get(group.item, ("", {}, []))[2]
-            if before != at[group.item][2]:
+            at[group.item] = [group.scope, group.labels, self._rows(group, alerts, before)]
+            if cursor and before != at[group.item][2]:
                 news += await self._differs(group, alerts, before, now, turn)
         for item in known.keys() - at.keys():
             scope, labels, rows = known[item]
             alerts = [alert_of(row) for row in rows]
             gone = Group.model_validate({"receiver": scope, "groupLabels": labels, "alerts": alerts})
             news += self._told(gone, [], alerts, now, {}, turn)
-        ended = json.dumps({"turn": int(turn) if at != known else past["turn"], "groups": at})
-        return model.Page(tuple(news) if cursor else (), ended)
+        self._recall(at)
+        return model.Page(tuple(news), json.dumps({"turn": int(turn) if at != known else past["turn"], "groups": at}))
+
+    def _rows(self, group: Group, alerts: list[Alert], before: list[Any]) -> list[Any]:
+        """Alerts for the cursor. Told is also what a webhook brought that was muted again before we looked."""
+        was = states(before)
+        told = {each.id for each in alerts if was.get(each.id) is not None or f"{group.item} {each.id} " in self._calls}
+        return sorted((row_of(each, each.id in told) for each in alerts), key=lambda row: row[:2])
+
+    def _recall(self, groups: Mapping[str, Any]) -> None:
+        for _, _, rows in groups.values():
+            _remember(self._fired, ((f"{each[0]} {each[1]}", each[3]) for each in rows))
+            _remember(self._late, ((id_, None) for id_, fires in states(rows).items() if fires is None))
 
     async def _forgotten(self, known: Mapping[str, Any], groups: Sequence[Group]) -> set[str]:
         """Groups of which it lacks alerts that began before itself did: it keeps none when it is started again, and it
@@ -112,12 +139,12 @@ class Alertmanager(Connector):
     async def _differs(
         self, group: Group, alerts: list[Alert], before: list[Any], now: float, turn: str
     ) -> list[Envelope]:
-        """What fires and did not, or was muted, is told."""
+        """What fires and did not, or was muted, is told. If it was told before, its key is new: no webhook has it."""
         firing = [alert for alert in alerts if alert.state == "active"]
-        was = {f"{each[0]} {each[1]}": each[2] for each in before}
+        was = states(before)
         gone = [each for each in map(alert_of, before) if each.id not in {alert.id for alert in alerts}]
         muted = "" if firing else await self.server.muted(alerts)
-        new = {alert.id: turn if alert.id in was else "" for alert in firing if not was.get(alert.id)}
+        new = {alert.id: turn if was.get(alert.id) is False else "" for alert in firing if not was.get(alert.id)}
         return self._told(group, firing, gone if firing else [*gone, *alerts], now, new, turn, muted)
 
     def _told(
@@ -126,8 +153,9 @@ class Alertmanager(Connector):
     ) -> list[Envelope]:  # fmt: skip
         """Each new alert, the last that calls for somebody so that somebody notices; then how the group stands.
 
-        The key of an alert is the same whichever way it comes. Its message has the card as of when it began to fire:
-        so both are shown together, unless something later is known.
+        The key of an alert is the same whichever way it comes, and so is whether it calls: webhooks bring all of a
+        group again. Its message has the card as of when it began to fire: so both are shown together, unless something
+        later is known.
         """
         shown = card(self.web, group, firing, others, muted)
         ids = json.dumps([sorted(each.id for each in firing), sorted(each.id for each in others), muted])
@@ -138,13 +166,15 @@ class Alertmanager(Connector):
         )  # fmt: skip
         order = sorted((each for each in firing if each.id in new), key=lambda each: (each.start, each.id))
         told = [self._fires(each, stands, new[each.id]) for each in order[-MOST_TOLD:]]
-        asks = [each.key for each in told if each.urgent][-1:]
-        return [*(replace(each, urgent=each.key in asks) for each in told), stands]
+        asks = [each.key for each in told if each.urgent and each.key not in self._calls][-1:]
+        _remember(self._calls, ((each.key, each.key in asks) for each in told))
+        return [*(replace(each, urgent=each.urgent and self._calls[each.key]) for each in told), stands]
 
     def _fires(self, alert: Alert, stands: Envelope, again: str) -> Envelope:
         """Somebody should look, unless it is old news, or nothing that anybody must be called for."""
-        old = not again and time.time() - alert.start / 1000 > self.config.loud
-        calls = not old and alert.labels.get("severity", "").lower() not in self.config.quiet
+        known = again or alert.id in self._late
+        old = not known and time.time() - alert.start / 1000 > self.config.loud
+        calls = not old and alert.labels.get("severity", "").lower() not in map(str.lower, self.config.quiet)
         key, who = f"{stands.item} {alert.id} {again}", Author(self.name, "alertmanager", "Alertmanager")
         told = replace(stands, key=key, id=key, author=who, text=said(alert, stands.title, self.config.value))
         return replace(told, when=stands.when if again else alert.start / 1000, automatic=True, urgent=calls)
@@ -152,15 +182,9 @@ class Alertmanager(Connector):
     def _kept(self, alert: Alert) -> Alert:
         """With the value it had when it fired, whatever is measured now."""
         if not alert.value and alert.id not in self._fired and alert.state != "resolved":
-            self._remember([(alert.id, one_line(alert.annotations.get(self.config.value, ""))[:100])])
+            _remember(self._fired, [(alert.id, one_line(alert.annotations.get(self.config.value, ""))[:100])])
         value = self._fired.get(alert.id, one_line(alert.annotations.get(self.config.value, ""))[:100])
         return alert.model_copy(update={"value": value})
-
-    def _remember(self, values: Iterable[tuple[str, str]]) -> None:
-        for id_, value in values:
-            self._fired.setdefault(id_, value)
-        while len(self._fired) > REMEMBERED:
-            del self._fired[next(iter(self._fired))]
 
     # --- items
 
@@ -194,13 +218,13 @@ class Alertmanager(Connector):
         if off:
             for each in ours:
                 await self.server.http.request("DELETE", f"api/v2/silence/{quote(each.id, safe='')}")
-        elif not any(each.comment.endswith(mark) for each in ours):
+        elif not any(_fulfils(each, mark, seconds) for each in ours):
             await self.server.silence(group, ours[:1], change, f"{reason} {mark}", seconds)
-        return await self._read_back(group, "" if off else mark)
+        return await self._read_back(group, "" if off else mark, seconds)
 
-    async def _read_back(self, group: Group, mark: str) -> Card:
+    async def _read_back(self, group: Group, mark: str, seconds: int) -> Card:
         ours = await self._ours(group)
-        if (mark and not any(each.comment.endswith(mark) for each in ours)) or (ours and not mark):
+        if (mark and not any(_fulfils(each, mark, seconds) for each in ours)) or (ours and not mark):
             raise Rejected(f"{self.name} said yes and has not changed its silences")
         try:
             return await self.fetch(group.item)
@@ -229,3 +253,17 @@ class Alertmanager(Connector):
     async def offers(self) -> Sequence[str]:
         found = await self.server.get(list[dict[str, Any]], "api/v2/receivers")
         return [str(each.get("name")) for each in found if each.get("name") in self.config.receivers]
+
+
+def _fulfils(silence: Silence, mark: str, seconds: int) -> bool:
+    """Whether that wish made it just now, not the same words some time ago: then it is to hold longer."""
+    least = time.time() + max(seconds - RETRIED, seconds / 2)
+    return silence.comment.endswith(mark) and silence.endsAt.timestamp() >= least
+
+
+def _remember(known: dict[str, Any], more: Iterable[tuple[str, Any]]) -> None:
+    """What is known already stays as it is."""
+    for key, value in more:
+        known.setdefault(key, value)
+    while len(known) > REMEMBERED:
+        del known[next(iter(known))]

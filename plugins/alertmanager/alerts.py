@@ -152,9 +152,16 @@ def item_of(scope: str, labels: Mapping[str, str]) -> str:
     return f"alert-{sha256(json.dumps([scope, sorted(labels.items())]).encode()).hexdigest()[:12]}"
 
 
-def row_of(alert: Alert) -> list[Any]:
+def row_of(alert: Alert, told: bool) -> list[Any]:
+    """For a cursor; the third is its state: true when it fires, false when it is muted, null if it was never `told`."""
     labels = {name: value for name, value in alert.labels.items() if name in ("severity", "instance", "alertname")}
-    return [alert.fingerprint, alert.start, alert.state == "active", alert.value, labels]
+    state = alert.state == "active" or (False if told else None)
+    return [alert.fingerprint, alert.start, state, alert.value, labels]
+
+
+def states(rows: Sequence[Sequence[Any]]) -> dict[str, bool | None]:
+    """By the ids of their alerts."""
+    return {f"{each[0]} {each[1]}": each[2] for each in rows}
 
 
 def alert_of(row: Sequence[Any]) -> Alert:

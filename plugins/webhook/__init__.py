@@ -25,6 +25,7 @@ from bridge.model import (
     Rejected,
     Request,
     Sent,
+    Unavailable,
     Unconfirmed,
 )
 from bridge.text import one_line
@@ -85,7 +86,8 @@ class Webhook(Connector):
         item, url = f"{self.name}:{short['item']}" if short["item"] else "", short["url"]
         url = url if re.match("https?://", url) else ""
         shown = {"state": short["state"]} | shown if short["state"] else shown
-        card = Card(item, item, short["title"], url, tuple(shown.items()), scope=short["scope"], private=rule.private)
+        hidden = rule.private and not found["text"]  # what is said may be private on an item that everybody may see
+        card = Card(item, item, short["title"], url, tuple(shown.items()), scope=short["scope"], private=hidden)
         told = re.fullmatch(r"\d{1,10}(\.\d{1,9})?", short["at"], re.ASCII)
         when = min(float(short["at"]), time.time()) if told else time.time()  # else nothing later would change the card
         who = Author(self.name, short["author"] or self.name, short["author"])
@@ -140,7 +142,10 @@ class Webhook(Connector):
         body = json.dumps(said).encode()
         headers = self.config.proof.headers(body, str(int(time.time())))
         headers |= {"Content-Type": "application/json", "Idempotency-Key": delivery.uid}
-        reply = await self.http.request("POST", "", body=body, headers=headers, accept=(410,) if item else ())
+        accept = (404, 410) if item else (404,)
+        reply = await self.http.request("POST", "", body=body, headers=headers, accept=accept)
+        if reply.status == 404:  # without words of its own it is a proxy's, or the url is wrong
+            raise (Rejected if reply.reason else Unavailable)(reply.reason or "nothing is at its url (404)")
         if reply.status == 410:
             raise Gone(reply.reason or f"{item} is gone")
         answer = reply.json() if reply.body.strip() else {}

@@ -55,7 +55,9 @@ class Proof(ConnectorConfig):
         secret = self.secret.get_secret_value()
         if self.bearer:
             return {"authorization": f"Bearer {secret}"}
-        before, after = (part.replace("{timestamp}", now).encode() for part in self.signed.split("{body}"))
+        before, after = (
+            part.replace("{timestamp}", now).encode(errors="replace") for part in self.signed.split("{body}")
+        )
         digest = hmac.new(secret.encode(), before + body + after, self.algorithm).digest()
         sign = digest.hex() if self.encoding == "hex" else base64.b64encode(digest).decode()
         return {

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import base64
 import contextlib
 import hashlib
 import hmac
@@ -265,6 +266,19 @@ class Impatient(Jobs):
             raise Unavailable(str(error)) from None
 
 
+class Mute(Jobs):
+    """It deletes without a word, and does not say so."""
+
+    silent = False
+
+
+class Thrifty(Jobs):
+    """It leaves files out."""
+
+    def form(self, delivery: Any, draft: Any) -> Any:
+        return super().form(delivery, replace(draft, files=()))
+
+
 class Fertile(Jobs):
     """It never looks for what it has made."""
 
@@ -382,6 +396,16 @@ class Eternal(Jobs):
             raise Rejected(str(error)) from None
 
 
+class Credulous(Jobs):
+    """Whoever says 404 is the tool."""
+
+    async def ask(self, kind: Any, method: str, path: str, **what: Any) -> Any:
+        reply = await self.http.request(method, path, accept=(404,), **what)
+        if reply.status == 404:
+            raise plugin().Gone("there is no such job")
+        return plugin().read(kind, reply.body, Unavailable if method == "GET" else plugin().Unconfirmed)
+
+
 class Lying(Jobs):
     """A change is done when it was asked for."""
 
@@ -472,6 +496,7 @@ class Loose(Jobs):
 
 FAULTS: dict[Any, set[str]] = {
     Forgettable: {"a_forged_webhook_is_refused"},
+    Mute: {"what_is_deleted_is_noticed_although_nobody_asks"},
     AsciiOnly: {"a_forged_webhook_is_refused"},
     Fickle: {"a_webhook_that_comes_again_shows_nothing_twice"},
     Wavering: {"a_page_that_comes_again_shows_nothing_twice"},
@@ -479,7 +504,7 @@ FAULTS: dict[Any, set[str]] = {
     Strict: {"an_unknown_event_is_acknowledged_and_shows_nothing"},
     Brittle: {"a_webhook_that_makes_no_sense_breaks_nothing"},
     Ponderous: {"a_huge_webhook_is_taken_or_refused_quickly"},
-    Echoing: {"our_own_words_do_not_come_back"},
+    Echoing: {"our_own_words_do_not_come_back", "a_file_that_an_employee_sends_is_there_once_and_whole"},
     Nameless: {"what_people_say_appears_once_in_order_and_in_their_name"},
     Indiscreet: {"a_private_note_stays_private"},
     Discreet: {"a_private_note_reaches_a_room_that_may_see_it"},
@@ -488,27 +513,50 @@ FAULTS: dict[Any, set[str]] = {
     Carefree: {"polling_waits_out_trouble"},
     Once: {"a_page_that_comes_again_shows_nothing_twice"},
     Repeating: {"a_message_in_doubt_is_not_sent_twice", "what_is_sent_in_trouble_arrives_once"},
-    Remembering: {"a_message_in_doubt_is_not_sent_twice", "what_is_sent_in_trouble_arrives_once"},
+    Remembering: {
+        "a_message_in_doubt_is_not_sent_twice", "what_is_sent_in_trouble_arrives_once",
+        "nothing_that_leaves_is_lost_while_a_proxy_answers_404",
+    },
     Doubling: {
         "what_an_employee_sends_reaches_the_item_once", "our_own_words_do_not_come_back",
         "a_message_in_doubt_is_not_sent_twice", "what_is_sent_in_trouble_arrives_once",
-        "a_refusal_is_told_and_the_next_message_goes",
+        "a_refusal_is_told_and_the_next_message_goes", "a_file_that_an_employee_sends_is_there_once_and_whole",
+        "nothing_that_leaves_is_lost_while_a_proxy_answers_404",
     },
-    Believing: {"what_is_sent_in_trouble_arrives_once"},
-    Timid: {"what_is_sent_in_trouble_arrives_once", "what_is_sent_to_an_item_that_was_deleted_is_not_sent_and_told"},
-    Stubborn: {"a_refusal_is_told_and_the_next_message_goes"},
+    Believing: {
+        "what_is_sent_in_trouble_arrives_once", "what_is_sent_to_an_item_that_was_deleted_is_not_sent_and_told",
+        "nothing_that_leaves_is_lost_while_a_proxy_answers_404",
+    },
+    Timid: {
+        "what_is_sent_in_trouble_arrives_once", "what_is_sent_to_an_item_that_was_deleted_is_not_sent_and_told",
+        "nothing_that_leaves_is_lost_while_a_proxy_answers_404",
+    },
+    Stubborn: {
+        "a_refusal_is_told_and_the_next_message_goes", "what_is_sent_to_an_item_that_was_deleted_is_not_sent_and_told",
+    },
     Impatient: {"what_is_sent_in_trouble_arrives_once"},
+    Thrifty: {
+        "a_file_that_an_employee_sends_is_there_once_and_whole", "a_message_in_doubt_is_not_sent_twice",
+        "a_new_item_in_doubt_is_not_made_twice",
+    },
     Fertile: {"a_new_item_in_doubt_is_not_made_twice", "a_new_item_made_in_trouble_is_made_once"},
     Gullible: {"a_new_item_made_in_trouble_is_made_once"},
-    Blurred: {"an_item_is_known_by_its_name_its_key_and_its_address"},
-    Inventive: {"an_item_that_does_not_exist_is_refused"},
-    Cold: {"looking_at_an_item_waits_out_trouble"},
+    Blurred: {
+        "an_item_is_known_by_its_name_its_key_and_its_address", "a_private_item_shows_no_more_than_its_key_and_link",
+        "an_item_of_another_scope_shows_no_more_than_its_key_and_link",
+    },
+    Inventive: {
+        "what_is_deleted_is_noticed_although_nobody_asks",
+        "an_item_that_does_not_exist_is_refused",
+        "the_card_of_what_is_deleted_says_so_and_nothing_can_be_sent_to_it",
+    },
+    Cold: {"looking_at_an_item_waits_out_trouble", "a_404_of_a_proxy_says_nothing_of_any_item"},
     Blank: {"a_change_by_people_appears_on_the_card"},
     Nosy: {
         "an_item_is_found_by_a_word_of_its_title_among_its_scope_only", "an_item_of_another_scope_is_found_there_only",
     },
     Fluent: {"words_that_are_searched_are_never_a_query"},
-    Vague: {"a_search_in_trouble_is_not_called_nothing_found"},
+    Vague: {"a_search_in_trouble_is_not_called_nothing_found", "a_404_of_a_proxy_says_nothing_of_any_item"},
     Blabbing: {"a_private_item_is_found_as_private"},
     Borderless: {
         "an_item_of_another_scope_shows_no_more_than_its_key_and_link", "an_item_of_another_scope_is_found_there_only",
@@ -518,8 +566,12 @@ FAULTS: dict[Any, set[str]] = {
         "a_private_item_shows_no_more_than_its_key_and_link", "a_private_item_is_shown_in_a_room_that_may_see_it",
     },
     Eternal: {
+        "what_is_deleted_is_noticed_although_nobody_asks",
         "the_card_of_what_is_deleted_says_so_and_nothing_can_be_sent_to_it",
         "what_is_sent_to_an_item_that_was_deleted_is_not_sent_and_told",
+    },
+    Credulous: {
+        "a_404_of_a_proxy_says_nothing_of_any_item", "nothing_that_leaves_is_lost_while_a_proxy_answers_404",
     },
     Lying: {"a_change_in_trouble_is_not_called_done"},
     Toggling: {"a_change_is_done_and_read_back_and_asking_twice_does_no_harm"},
@@ -622,6 +674,42 @@ LISTENING: dict[Any, set[str]] = {
 }
 
 
+# --- a plugin that shows files: notes of "file|NAME|CONTENT", the content in base64
+
+
+class Filing(Polled):
+    """Such a note is a file."""
+
+    async def poll(self, cursor: str) -> Any:
+        page = await super().poll(cursor)
+        return replace(page, envelopes=tuple([await self.filed(each) for each in page.envelopes]))
+
+    async def filed(self, envelope: Any) -> Any:
+        if not envelope.text.startswith("file|"):
+            return envelope
+        _, name, content = envelope.text.split("|")
+        file = await self.port.spool.keep(name, "application/octet-stream", self.read(base64.b64decode(content)))
+        return replace(envelope, text="", files=(file,))
+
+    def read(self, data: bytes) -> bytes:
+        return data
+
+
+class Tidying(Filing):
+    """It takes every file for text."""
+
+    def read(self, data: bytes) -> bytes:
+        return data.replace(b"\r\n", b"\n")
+
+
+class Shelving(Filing):
+    """It gives every file twice."""
+
+    async def filed(self, envelope: Any) -> Any:
+        found = await super().filed(envelope)
+        return replace(found, files=found.files * 2)
+
+
 # --- what runs them
 
 
@@ -633,6 +721,20 @@ class Quick(JobsTool):
     """It makes few kinds of trouble: the sound plugin meets them all."""
 
     troubles = ("down", "cut", "429", "error")
+
+
+class Cabinet(Quick):
+    """Carol puts files on jobs."""
+
+    async def attach(self, item: str, name: str, data: bytes) -> None:
+        await self.say(item, f"file|{name}|{base64.b64encode(data).decode()}")
+
+
+FILING: dict[Any, set[str]] = {
+    Filing: set(),
+    Tidying: {"a_file_that_people_put_on_an_item_appears_once_and_whole"},
+    Shelving: {"a_file_that_people_put_on_an_item_appears_once_and_whole"},
+}
 
 
 def kit(plugin: Any, tool: Any) -> type[Contract]:
@@ -732,9 +834,18 @@ async def test_the_same_holds_for_plugins_that_listen(listening: Any, tmp_path: 
     assert set(found) == expected, found
 
 
+@pytest.mark.parametrize("filing", FILING, ids=lambda each: each.__name__)
+async def test_the_same_holds_for_plugins_that_show_files(filing: Any, tmp_path: Path) -> None:
+    contract = kit(filing, Cabinet)
+    about = [each for each in checks(contract) if "file" in each.name]
+    found = await failing(contract, tmp_path, FILING[filing], about)
+    assert set(found) == FILING[filing], found
+
+
 def test_every_check_has_a_plugin_that_fails_it() -> None:
-    known = {each.name for contract in (kit(Jobs, JobsTool), kit(Lines, LinesTool)) for each in checks(contract)}
-    caught = set().union(*FAULTS.values(), *LISTENING.values())
+    contracts = kit(Jobs, JobsTool), kit(Lines, LinesTool), kit(Filing, Cabinet)
+    known = {each.name for contract in contracts for each in checks(contract)}
+    caught = set().union(*FAULTS.values(), *LISTENING.values(), *FILING.values())
     assert known - caught == {"nothing_appears_again_after_a_restart"}
 
 

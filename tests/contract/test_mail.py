@@ -89,6 +89,12 @@ class Letters(Tool):
         """As through a list."""
         await post("127.0.0.1", self.port, self.scope, [self.scope], self.sink.mails[-1].data)
 
+    async def attach(self, item: str, name: str, data: bytes) -> None:
+        await self._post(letter(body="See there", attachments=[(name, data)], in_reply_to=item, references=[item]))
+
+    async def files(self, item: str) -> list[tuple[str, bytes]]:
+        return [file for mail in self._distinct() for file in mail.files.items()]
+
     async def said(self, item: str) -> list[str]:
         return [mail.text for mail in self._distinct()]
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, ClassVar, Self
 
@@ -62,12 +61,8 @@ class Pages(Tool):
 
 
 @pytest.fixture(scope="module", autouse=True)
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    """One server for all tests: every test makes pages of its own."""
-    Pages.server = Server(tmp_path_factory.mktemp("mediawiki"))
-    asyncio.run(Pages.server.start())
-    yield
-    asyncio.run(Pages.server.stop())
+def server(mediawiki: Server) -> None:
+    Pages.server = mediawiki
 
 
 @pytest.mark.debian("mediawiki", PRESENT)

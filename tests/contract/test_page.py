@@ -43,6 +43,7 @@ class TestPage(Contract):
     plugin = Page
     tool = Site
     page: ClassVar = ROOT / "docs" / "plugins" / "page.md"
+    test_a_404_of_a_proxy_says_nothing_of_any_item = None  # it is refused: no page is ever said to be deleted
     test_looking_at_an_item_waits_out_trouble = None  # see above; tests/unit/test_page.py shows what it does instead
 
     async def test_a_link_gets_its_card_and_a_page_in_trouble_none(self, office: Office) -> None:

@@ -6,12 +6,13 @@ import asyncio
 from pathlib import Path
 from typing import Any, ClassVar, Self
 
+import aiohttp
 import pytest
 
 from bridge.testing import Contract, Tool
 from plugins.redmine import Redmine
 from tests.peers import ROOT
-from tests.peers.redmine import BRIDGE, OTHER, PROJECT, shared
+from tests.peers.redmine import BRIDGE, OTHER, PROJECT
 from tests.peers.redmine import Redmine as Server
 
 
@@ -59,6 +60,16 @@ class Desk(Tool):
         issue = await self.server.read(_number(item))
         await self.server.change(_number(item), status_id=2 if issue["status"]["id"] == 3 else 3)
 
+    async def attach(self, item: str, name: str, data: bytes) -> None:
+        file = await self.server.upload(name, data, "text/x-any", "alice")
+        await self.server.change(_number(item), "alice", uploads=[file])
+
+    async def files(self, item: str) -> list[tuple[str, bytes]]:
+        found = (await self.server.read(_number(item)))["attachments"]
+        login = {"Authorization": aiohttp.encode_basic_auth(BRIDGE, self.server.password(BRIDGE))}
+        async with aiohttp.ClientSession(headers=login, raise_for_status=True) as http:
+            return [(each["filename"], await (await http.get(each["content_url"])).read()) for each in found]
+
     async def said(self, item: str) -> list[str]:
         issue = await self.server.read(_number(item))
         return [issue["description"], *(each["notes"] or "" for each in issue["journals"])]
@@ -72,9 +83,8 @@ def _number(item: str) -> int:
 
 
 @pytest.fixture(scope="module", autouse=True)
-def server(tmp_path_factory: pytest.TempPathFactory) -> None:
-    """One server for all tests: it starts slowly, and every test makes an issue of its own."""
-    Desk.server = asyncio.run(shared(tmp_path_factory.getbasetemp()))
+def server(redmine: Server) -> None:
+    Desk.server = redmine
 
 
 class Patient(Redmine):

@@ -49,6 +49,17 @@ class Desk(Tool):
         status = (await self.tracker.read(issue)).status
         await self.tracker.change(issue, "carol", status="chatting" if status == "resolved" else "resolved")
 
+    async def delete(self, item: str) -> None:
+        await self.tracker.retire("issue", item.removeprefix("issue"))
+
+    async def attach(self, item: str, name: str, data: bytes) -> None:
+        file = name, data, "application/octet-stream"
+        await self.tracker.comment(item.removeprefix("issue"), "See there", "carol", [file])
+
+    async def files(self, item: str) -> list[tuple[str, bytes]]:
+        found = (await self.tracker.read(item.removeprefix("issue"))).files
+        return [(await self.tracker.download(each))[:2] for each in found]
+
     async def said(self, item: str) -> list[str]:
         return [each.content for each in (await self.tracker.read(item.removeprefix("issue"))).messages]
 

@@ -58,6 +58,12 @@ class Crm(Tool):
     async def delete(self, item: str) -> None:
         await self.server.delete(self._id(item))
 
+    async def attach(self, item: str, name: str, data: bytes) -> None:
+        await self.server.attach(self._id(item), name, data)
+
+    async def files(self, item: str) -> list[tuple[str, bytes]]:
+        return await self.server.files(self._id(item))
+
     async def said(self, item: str) -> list[str]:
         return [each["content"] for each in await self.server.said(self._id(item))]
 

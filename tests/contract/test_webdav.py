@@ -49,6 +49,10 @@ class Documents(Tool):
     async def change(self, item: str) -> None:
         await self.server.write(item, f"{(self.server.files / item).read_text()} and more")
 
+    async def files(self, item: str) -> list[tuple[str, bytes]]:
+        """All that are there: it is one of them."""
+        return [(path.name, path.read_bytes()) for path in (self.server.files / "Deals").iterdir() if path.is_file()]
+
     async def titles(self) -> list[str]:
         return [path.name for path in (self.server.files / "Deals").iterdir()]
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import json
 from pathlib import Path
 from typing import Any, ClassVar, Self
@@ -9,8 +10,9 @@ from typing import Any, ClassVar, Self
 import aiohttp
 from aiohttp import web
 
-from bridge.model import Request
-from bridge.testing import Contract, Tool
+from bridge.model import Rejected, Request
+from bridge.testing import Contract, Office, Tool
+from bridge.testing.contract import word
 from bridge.testing.office import served
 from plugins.webhook import Webhook
 from plugins.webhook.settings import Proof
@@ -38,6 +40,7 @@ class Floor(Tool):
 
     async def __aenter__(self) -> Self:
         self.machines: dict[str, dict[str, Any]] = {}
+        self.stored: list[tuple[str, str, bytes]] = []
         self.taken: dict[str, dict[str, Any]] = {}
         self.events = 0
         app = web.Application()
@@ -79,6 +82,9 @@ class Floor(Tool):
     async def said(self, item: str) -> list[str]:
         return [*self.machines[item]["said"]]
 
+    async def files(self, item: str) -> list[tuple[str, bytes]]:
+        return [(name, data) for where, name, data in self.stored if where == item]
+
     async def titles(self) -> list[str]:
         return [each["name"] for each in self.machines.values()]
 
@@ -89,12 +95,14 @@ class Floor(Tool):
         Proof(**self.proof).check(Request({k.lower(): v for k, v in request.headers.items()}, body))
         said, key = json.loads(body), request.headers["Idempotency-Key"]
         if key not in self.taken:
+            item = f"floor:{said['item']}"
             if said["kind"] == "item":
                 item = await self.open(said["title"], said["text"])
                 self.taken[key] = {"made": {"id": item[6:], "url": "https://floor.example/"}}
             else:
                 self.taken[key] = {}
-                await self.say(f"floor:{said['item']}", said["text"], "bridge", said["mark"])
+                await self.say(item, said["text"], "bridge", said["mark"])
+            self.stored += [(item, each["name"], base64.b64decode(each["base64"])) for each in said["files"]]
         return web.json_response(self.taken[key])
 
 
@@ -102,3 +110,11 @@ class TestWebhook(Contract):
     plugin = Webhook
     tool = Floor
     page: ClassVar[Path] = ROOT / "docs" / "plugins" / "webhook.md"
+
+    async def test_a_404_with_words_of_its_own_is_a_refusal(self, office: Office) -> None:
+        _, conversation = await self._begun(office)
+        await office.tool.hurt("refusal")
+        office.tool.proxy.refusal = 404, b'{"error": "there is no such machine"}'
+        await office.say(f"!reply {word()}", conversation)
+        error = await office.failed()
+        assert (type(error), str(error)) == (Rejected, "there is no such machine")

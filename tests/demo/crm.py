@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from tests.peers.tryton import BRIDGE, DATABASE, SEEDS, Tryton
+from tests.peers.tryton import BRIDGE, DATABASE, PLANTED, Tryton
 
 CONNECTOR, SCOPE = "crm", "opportunities"
 DORA = ("dora", "Dora Lang")
@@ -16,7 +16,7 @@ class Crm(Tryton):
     @staticmethod
     def made_before() -> bool:
         """Whether one lies ready in this checkout; to make one takes up to a minute."""
-        return any(SEEDS.glob("[0-9]*"))
+        return PLANTED.made.exists()
 
     async def hire(self) -> None:
         """Let it know Dora, who may all that Alice may."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from tests.peers.roundup import BRIDGE, SEEDS, Roundup
+from tests.peers.roundup import BRIDGE, PLANTED, Roundup
 
 CONNECTOR = "helpdesk"
 ERIN, TOM = "erin", "tom"  # who works in Roundup and has no Matrix client; a customer
@@ -25,7 +25,7 @@ class Tracker(Roundup):
     @staticmethod
     def made_before() -> bool:
         """Whether one lies ready in this checkout; to make one takes a few seconds."""
-        return any(SEEDS.glob("[0-9]*"))
+        return PLANTED.made.exists()
 
     async def hire(self) -> None:
         """Let it know everybody by name, address and password."""

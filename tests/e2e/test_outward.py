@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import sqlite3
 from collections.abc import Awaitable, Callable
 
 from tests.conftest import Company, company_with
@@ -264,15 +266,18 @@ async def test_a_bounce_is_pinned_to_the_message_it_is_about(company: Company) -
     await thread.prove_nothing_more(1)
 
 
-@company_with(outward={"hold": 0.2})
+# What meets an attempt in flight is told so; this makes attempts rare.
+@company_with(outward={"hold": 0.2}, retry={"first": 1.5, "longest": 1.5})
 async def test_while_the_mail_server_is_away_a_message_can_still_be_stopped_or_changed(company: Company) -> None:
     thread = await Thread.begin(company)
     await company.sink.stop()
     stopped, preview = await thread.asked("never mind")
     changed, shown = await thread.asked("helo")
-    await until(_says_that_mail_is_down(company), "the bridge to find no mail server")
+    await until(_tried_in_vain(company, stopped), "the bridge to find no mail server")
+    assert "mail is down" in company.bridge.log_text()
     await thread.alice.react(company.room, stopped, "❌")
     await thread.alice.see(company.room, rewords(preview, "Not sent: cancelled"))
+    await until(_tried_in_vain(company, changed), "the bridge to find none for the other message")
     await thread.alice.edit(company.room, changed, "!reply Hello!")
     await thread.alice.see(company.room, rewords(shown, "Hello!"))
     await company.sink.start()
@@ -281,9 +286,15 @@ async def test_while_the_mail_server_is_away_a_message_can_still_be_stopped_or_c
     assert "Hello!" in mail.text
 
 
-def _says_that_mail_is_down(company: Company) -> Callable[[], Awaitable[bool]]:
+def _tried_in_vain(company: Company, message: str) -> Callable[[], Awaitable[bool]]:
+    """An attempt at it has just failed: for a while nothing of it is in flight."""
+    attempts: list[int] = []
+
     async def look() -> bool:
-        return "mail is down" in company.bridge.log_text()
+        with contextlib.closing(sqlite3.connect(company.bridge.config.parent / "data" / "passerelle.db")) as database:
+            query = "SELECT attempts FROM queue WHERE source = ? AND state = 'ready' AND doubt IS NULL"
+            attempts.extend(made for (made,) in database.execute(query, (message,)))
+        return bool(attempts) and attempts[-1] > attempts[0]
 
     return look
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import re
 import time
 from collections.abc import AsyncIterator
@@ -87,6 +88,14 @@ def plugin(peer: Peer, url: str, port: Any, **more: Any) -> Alertmanager:
     return Alertmanager(ALERTS, Alertmanager.Config(**settings), port)
 
 
+def alone(folder: Path, **more: Any) -> Alertmanager:
+    """One that reaches nothing."""
+    nothing: Any = None
+    port = BridgePort(ALERTS, nothing, nothing, nothing, b"secret", nothing, 1)
+    port.http = lambda *_, **how: how  # type: ignore[assignment, method-assign]
+    return plugin(Peer(folder), "http://127.0.0.1:1/", port, **more)
+
+
 @contextlib.asynccontextmanager
 async def watch(folder: Path) -> AsyncIterator[Watch]:
     app = web.Application()
@@ -160,6 +169,50 @@ async def test_what_fires_when_its_silence_has_ended_asks_for_a_person_each_time
             assert (again.urgent, "too hot" in again.text) == (True, True)
             keys.append(again.key)
         assert len(set(keys)) == 3
+
+
+async def mute(peer: Peer, left: timedelta, **how: Any) -> str:
+    """A silence for HOT, made or changed, that ends so soon; returns its id."""
+    names = {"alertname": "Hot", "service": "shop"}
+    now, matchers = datetime.now(UTC), [{"name": k, "value": v, "isRegex": False} for k, v in names.items()]
+    times = {"startsAt": now.isoformat(), "endsAt": (now + left).isoformat()}
+    body = {"matchers": matchers, "createdBy": "Bob", "comment": "works", **times, **how}
+    return str((await peer.call("POST", "silences", body))["silenceID"])
+
+
+async def test_what_began_in_a_silence_that_ends_asks_for_a_person_once_however_old(tmp_path: Path) -> None:
+    async with watch(tmp_path) as at:
+        silence = await mute(at.peer, timedelta(hours=1))
+        await at.peer.fire("Hot", "too hot", start=(datetime.now(UTC) - timedelta(hours=2)).isoformat())
+        assert [each.urgent for each in await at.polled("silenced")] == [False]
+        await at.peer.call("DELETE", f"silence/{silence}")
+        pushed = (await at.pushed("1 firing"))[0]
+        at.plugin._late.clear()  # as after a start
+        at.plugin._calls.clear()
+        polled = (await at.polled("1 firing"))[0]
+        assert [(each.key, each.urgent) for each in (pushed, polled)] == 2 * [(pushed.key, True)]
+
+
+async def test_what_a_webhook_told_and_was_silenced_before_a_poll_saw_it_asks_again(tmp_path: Path) -> None:
+    async with watch(tmp_path) as at:
+        await at.peer.fire("Hot", "too hot")
+        pushed = (await at.pushed("1 firing"))[0]
+        await at.ask(HOT, "ack", "looking")
+        await at.polled("silenced")
+        await at.ask(HOT, "silence", "off")
+        again = (await at.polled("1 firing"))[0]
+        assert (again.urgent, again.key != pushed.key) == (True, True)
+
+
+async def test_a_newcomer_asks_for_a_person_although_it_began_before_one_that_was_told(tmp_path: Path) -> None:
+    async with watch(tmp_path) as at:
+        await at.peer.fire("Hot", "n1 is hot")
+        told = [each.key for each in await at.pushed("1 firing")]
+        earlier = (datetime.now(UTC) - timedelta(minutes=4)).isoformat()
+        await at.peer.fire("Hot", "n2 is hot", "n2", start=earlier)
+        for _ in range(2):  # as when it comes again since it could not be kept
+            news = [each for each in await at.pushed("2 firing") if each.key not in told]
+            assert [("n2 is hot" in each.text, each.urgent) for each in news] == [(True, True), (False, False)]
 
 
 async def test_of_many_that_fire_at_once_only_the_newest_asks_for_a_person(tmp_path: Path) -> None:
@@ -237,6 +290,21 @@ async def test_a_silence_is_made_once_changed_and_ended(tmp_path: Path) -> None:
         assert await at.peer.silences() == []
 
 
+@pytest.mark.parametrize(("span", "left", "length"), [("2h", 115, 115), ("2h", 10, 120), ("10m", 4, 10)])
+async def test_the_same_silence_again_is_a_retry_at_first_and_later_holds_anew(
+    tmp_path: Path, span: str, left: int, length: int
+) -> None:
+    async with watch(tmp_path) as at:
+        await at.peer.fire("Hot", "too hot")
+        item = (await at.polled("1 firing"))[0].item
+        await at.ask(item, "silence", f"{span} roof works")
+        [made] = await at.peer.silences()
+        await mute(at.peer, timedelta(minutes=left), id=made["id"], comment=made["comment"])
+        await at.ask(item, "silence", f"{span} roof works")
+        [longer] = await at.peer.silences()
+        assert 0 < datetime.fromisoformat(longer["endsAt"]).timestamp() - time.time() - (length - 1) * 60 <= 60
+
+
 async def test_a_silence_whose_answer_was_lost_is_not_made_twice(tmp_path: Path) -> None:
     async with watch(tmp_path) as at:
         await at.peer.fire("Hot", "too hot")
@@ -250,24 +318,17 @@ async def test_a_silence_whose_answer_was_lost_is_not_made_twice(tmp_path: Path)
 
 @pytest.mark.parametrize("value", ["roof", "2h", "0m roof", "5w roof", "2 hours", "-2h roof"])
 async def test_a_silence_without_an_end_or_a_reason_is_refused(tmp_path: Path, value: str) -> None:
-    nothing: Any = None
-    port = BridgePort(ALERTS, nothing, nothing, nothing, b"secret", nothing, 1)
-    port.http = lambda *_, **how: how  # type: ignore[assignment, method-assign]
-    alone = plugin(Peer(tmp_path), "http://127.0.0.1:1/", port)
     with pytest.raises(Rejected, match="silence 2h reason"):
-        await alone.change(Change("alert-000000000000", "silence", value, "", "Alice"))
+        await alone(tmp_path).change(Change("alert-000000000000", "silence", value, "", "Alice"))
 
 
 async def test_basic_auth_is_taken_where_it_is_configured(tmp_path: Path) -> None:
-    nothing: Any = None
-    port = BridgePort(ALERTS, nothing, nothing, nothing, b"secret", nothing, 1)
-    port.http = lambda *_, **how: how  # type: ignore[assignment, method-assign]
-    alone = plugin(Peer(tmp_path), "http://127.0.0.1:1/", port, hook_username="am")
+    unconnected = alone(tmp_path, hook_username="am")
     body = b'{"receiver": "bridge", "groupLabels": {}, "alerts": []}'
-    assert alone.parse(Request({"authorization": "Basic YW06aG9vay1zZWNyZXQ="}, body)) == []
+    assert unconnected.parse(Request({"authorization": "Basic YW06aG9vay1zZWNyZXQ="}, body)) == []
     for wrong in ("Bearer hook-secret", "Basic YW06aG9vay1zZWNyZXR=", ""):
         with pytest.raises(Rejected, match="token"):
-            alone.parse(Request({"authorization": wrong}, body))
+            unconnected.parse(Request({"authorization": wrong}, body))
 
 
 async def test_the_check_names_a_receiver_that_is_not_there(tmp_path: Path) -> None:
@@ -289,3 +350,12 @@ def test_the_example_is_whole_and_loads(tmp_path: Path) -> None:
     kind, loaded = connectors[ALERTS]
     assert kind is Alertmanager
     assert "alerts-secret" not in repr(loaded)
+
+
+def test_severities_that_call_nobody_may_be_written_in_capitals(tmp_path: Path) -> None:
+    labels, start = {"alertname": "Hot", "severity": "Info"}, datetime.now(UTC).isoformat()
+    alert = {"fingerprint": "ab", "labels": labels, "startsAt": start}
+    body = json.dumps({"receiver": RECEIVER, "groupLabels": {"alertname": "Hot"}, "alerts": [alert]}).encode()
+    asked = Request({"authorization": f"Bearer {TOKEN}"}, body)
+    assert [each.urgent for each in alone(tmp_path, quiet=["Info"]).parse(asked)] == [False, False]
+    assert [each.urgent for each in alone(tmp_path, quiet=["none"]).parse(asked)] == [True, False]

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import sqlite3
 import time
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -69,17 +68,9 @@ def config(server: Server, **changes: Any) -> MediaWiki.Config:
     return MediaWiki.Config(**{"password": server.password(settings["username"]), **settings})
 
 
-@pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    """One for all tests: each has pages of its own."""
-    made = Server(tmp_path_factory.mktemp("mediawiki"))
-    asyncio.run(made.start())
-    yield made
-    asyncio.run(made.stop())
-
-
 @pytest.fixture
-async def at(server: Server, tmp_path: Path) -> AsyncIterator[Desk]:
+async def at(mediawiki: Server, tmp_path: Path) -> AsyncIterator[Desk]:
+    server = mediawiki
     async with contextlib.AsyncExitStack() as stack:
         memory = await stack.enter_async_context(store.opened(tmp_path))
         session = await stack.enter_async_context(new_session())

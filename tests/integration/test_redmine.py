@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import time
 from collections.abc import AsyncIterator
@@ -22,7 +21,7 @@ from plugins.redmine import Redmine
 from plugins.redmine_json import MARK
 from tests.peers import ROOT, until
 from tests.peers.faults import Proxy
-from tests.peers.redmine import BRIDGE, CLERK, FIELD, OTHER, PROJECT, shared
+from tests.peers.redmine import BRIDGE, CLERK, FIELD, OTHER, PROJECT
 from tests.peers.redmine import Redmine as Server
 from tests.unit.test_config import SECRETS, example
 
@@ -82,14 +81,9 @@ def config(server: Server, url: str, **changes: Any) -> Redmine.Config:
     return Redmine.Config(**{"password": server.password(settings["username"]), **settings})
 
 
-@pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Server:
-    """One for all tests, the contract's too: it starts slowly, and each test has issues of its own."""
-    return asyncio.run(shared(tmp_path_factory.getbasetemp()))
-
-
 @pytest.fixture
-async def at(server: Server, tmp_path: Path) -> AsyncIterator[Desk]:
+async def at(redmine: Server, tmp_path: Path) -> AsyncIterator[Desk]:
+    server = redmine
     async with contextlib.AsyncExitStack() as stack:
         proxy = await stack.enter_async_context(Proxy(server.origin))
         memory = await stack.enter_async_context(store.opened(tmp_path))
@@ -339,10 +333,10 @@ async def test_what_only_a_private_note_says_is_found_for_those_only_who_may_see
     }  # fmt: skip
 
 
-def test_items_are_known_by_key_and_address_and_a_bare_number_is_not(server: Server) -> None:
+def test_items_are_known_by_key_and_address_and_a_bare_number_is_not(redmine: Server) -> None:
     port: Any = type("Port", (), {"http": lambda self, url, **how: None})()
-    plugin = Redmine("desk", config(server, server.url, web="https://r.example/pm", prefix="OPS"), port)
-    for text in ("ops#12", "redmine12", "https://R.example/pm/issues/12#note-3", f"{server.url}/issues/12?tab=x"):
+    plugin = Redmine("desk", config(redmine, redmine.url, web="https://r.example/pm", prefix="OPS"), port)
+    for text in ("ops#12", "redmine12", "https://R.example/pm/issues/12#note-3", f"{redmine.url}/issues/12?tab=x"):
         assert plugin.match(text) == "redmine12"
     for text in (
         "#12",

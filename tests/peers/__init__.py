@@ -22,8 +22,6 @@ from typing import Protocol, TypeVar
 T = TypeVar("T")
 ROOT = Path(__file__).resolve().parents[2]
 PR_SET_PDEATHSIG = 1  # prctl(2)
-# For every process that we start: where Python keeps no bytecode, each would compile all its modules anew, for seconds.
-KEPT = {"PYTHONDONTWRITEBYTECODE": "", "PYTHONPYCACHEPREFIX": str(ROOT / ".work" / "compiled")}
 _turns = itertools.count(int.from_bytes(os.urandom(2)))
 _libc = ctypes.CDLL(None, use_errno=True) if sys.platform == "linux" else None
 
@@ -124,7 +122,7 @@ class Child:
             return subprocess.Popen(
                 self.command,
                 cwd=self.folder,
-                env=os.environ | KEPT | self.environment,
+                env=os.environ | self.environment,
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=subprocess.STDOUT,

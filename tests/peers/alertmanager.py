@@ -9,20 +9,22 @@ import json
 import shutil
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from types import TracebackType
-from typing import Any, Self
+from typing import Any
 
 import aiohttp
 
-from tests.peers import Child, free_port, until
+from tests.peers import Child, free_port
+from tests.peers.server import Server
 
 RECEIVER, NIGHT, LOGIN, TOKEN = "bridge", "night", ("bridge", "bridge-pw"), "hook-secret"
 # bcrypt of the password, as quick as it gets.
 USERS = "basic_auth_users:\n  bridge: $2b$05$bnrEGSg9x8q95fyXH1fywu/3Atu4RVt.fNttNqpCgM59QXjpUxkOW\n"
 
 
-class Alertmanager:
+class Alertmanager(Server):
     """One server in one folder. `hook` is where its webhooks go; "" sends none."""
+
+    door = "-/ready"
 
     def __init__(self, folder: Path, hook: str = "") -> None:
         self.folder, self.hook, self.port = folder, hook, free_port()
@@ -36,33 +38,10 @@ class Alertmanager:
         command = [program, *(f"--{name}={value}" for name, value in options.items())]
         self.child = Child(command, folder, folder / "alertmanager.log")
 
-    async def __aenter__(self) -> Self:
-        await self.start()
-        return self
-
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        await self.stop()
-
-    async def start(self) -> None:
-        """Returns when it answers."""
+    def prepare(self) -> None:
         self.folder.mkdir(parents=True, exist_ok=True)
         (self.folder / "web.yml").write_text(USERS)
         (self.folder / "am.yml").write_text(json.dumps(self._settings()))  # JSON is YAML
-        self.child.start()
-
-        async def ready() -> bool:
-            async with self._session() as http:
-                try:
-                    return (await http.get("-/ready")).status == 200
-                except aiohttp.ClientError:
-                    return False
-
-        await until(ready, f"Alertmanager on port {self.port}")
-
-    async def stop(self) -> None:
-        await self.child.stop()
 
     async def fire(self, name: str, summary: str = "", instance: str = "n1", **more: str) -> None:
         """An alert fires: `more` are labels, and `value` the annotation of that name."""

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from types import TracebackType
-from typing import Any, ClassVar, Self
+from typing import Any, ClassVar
 from urllib.parse import quote
 
 import aiohttp
 
-from tests.peers import Child, free_port, until
+from tests.peers import Child, free_port
+from tests.peers.server import Server
 
 BRIDGE = "bridge"
 PEOPLE = ("alice", "bob", BRIDGE, "team")
@@ -19,39 +19,21 @@ MKCALENDAR = """<C:mkcalendar xmlns:D="DAV:" xmlns:C="urn:ietf:params:xml:ns:cal
 </D:prop></D:set></C:mkcalendar>"""
 
 
-class Server:
+class Dav(Server):
     """One server in one folder, and people who speak to it directly."""
 
     module: ClassVar[str]
+    path: ClassVar[str]
 
     def __init__(self, folder: Path) -> None:
         self.folder, self.port = folder, free_port()
         self.origin = f"http://127.0.0.1:{self.port}"
+        self.url = self.origin + self.path
         self.child = Child([sys.executable, "-m", self.module, *self.arguments()], folder, folder / "server.log")
 
     def arguments(self) -> list[str]:
         """For its command line; writes what they name."""
         raise NotImplementedError
-
-    async def __aenter__(self) -> Self:
-        await self.start()
-        return self
-
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        await self.stop()
-
-    async def start(self) -> None:
-        self.child.start()
-        try:
-            await until(self._answers, f"{self.module} on port {self.port}")
-        except AssertionError as error:
-            self.child.kill()
-            raise AssertionError(f"{error}; its log ends:\n{self.child.tail()}") from None
-
-    async def stop(self) -> None:
-        await self.child.stop()
 
     def password(self, user: str) -> str:
         return f"{user}-secret"
@@ -68,19 +50,11 @@ class Server:
         ):
             return answer.status, await answer.text()
 
-    async def _answers(self) -> bool:
-        assert self.child.running, f"{self.module} ended while starting:\n{self.child.tail()}"
-        try:
-            async with aiohttp.ClientSession() as http, http.get(f"{self.origin}/") as answer:
-                return answer.status < 500
-        except aiohttp.ClientError:
-            return False
 
-
-class Radicale(Server):
+class Radicale(Dav):
     """Lists /team/NAME/ that everybody may write to; but /team/fixed/ the bridge may only read."""
 
-    module = "radicale"
+    module, path = "radicale", "/team/"
 
     def arguments(self) -> list[str]:
         users = "".join(f"{name}:{self.password(name)}\n" for name in PEOPLE)
@@ -97,10 +71,6 @@ class Radicale(Server):
             f"[storage]\nfilesystem_folder = {self.folder}/collections\n"
         )
         return ["-C", str(self.folder / "config")]
-
-    @property
-    def url(self) -> str:
-        return f"{self.origin}/team/"
 
     async def start(self) -> None:
         await super().start()
@@ -131,10 +101,10 @@ class Radicale(Server):
         return sorted(path.name for path in found)
 
 
-class WsgiDav(Server):
+class WsgiDav(Dav):
     """A folder, /, whose content is in `files`; but /fixed may only be read."""
 
-    module = "wsgidav.server.server_cli"
+    module, path = "wsgidav.server.server_cli", "/"
 
     def __init__(self, folder: Path, *, properties: bool = True) -> None:
         self.properties = properties  # whether it keeps those that it does not know
@@ -153,10 +123,6 @@ class WsgiDav(Server):
             f'simple_dc: {{user_mapping: {{"*": {{{users}}}}}}}\n'
         )
         return ["--config", str(self.folder / "dav.yaml")]
-
-    @property
-    def url(self) -> str:
-        return f"{self.origin}/"
 
     async def write(self, path: str, text: str | bytes) -> None:
         """Somebody saves a file; the path as people read it."""

@@ -17,19 +17,20 @@ import tempfile
 import time
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import Any
 
 from imapclient import IMAPClient
 
-from tests.peers import Child, free_port, until
+from tests.peers import Child, free_port
 from tests.peers.certificate import Certificate
+from tests.peers.server import Server
 
 PASSWORD = "secret-4711"
 SYSTEM_PROGRAMS = "/usr/local/sbin:/usr/sbin:/sbin"
 CONFIG = """\
 base_dir = {folder}/run
 state_dir = {folder}/state
-log_path = {folder}/dovecot.log
+log_path = {folder}/out.log
 protocols = imap
 listen = 127.0.0.1
 default_internal_user = {internal}
@@ -98,7 +99,7 @@ service imap-login {{
 WITHOUT_IDLE = "IMAP4rev1 SASL-IR LOGIN-REFERRALS ID ENABLE LITERAL+ AUTH=PLAIN SPECIAL-USE UIDPLUS NAMESPACE"
 
 
-class Dovecot:
+class Dovecot(Server):
     """One server in a folder of its own, which all users may enter; stopped and started again it stays the same."""
 
     def __init__(self, *, idle: bool = True) -> None:
@@ -130,36 +131,16 @@ class Dovecot:
             capability="" if self.idle else WITHOUT_IDLE,
         )  # fmt: skip
 
-    async def __aenter__(self) -> Self:
-        await self.start()
-        return self
-
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        await self.stop()
+        await super().__aexit__(kind, error, trace)
         await asyncio.to_thread(shutil.rmtree, self.folder, ignore_errors=True)
 
-    async def start(self) -> None:
-        """Start it (again) on the same ports; returns when it answers."""
-        self.child.start()
-        try:
-            await until(self._answers, "Dovecot", every=0.02)
-        except AssertionError as error:
-            log = (self.folder / "dovecot.log").read_text() if (self.folder / "dovecot.log").exists() else ""
-            raise AssertionError(f"{error}; {self.child.tail()}; {log[-2000:]}") from None
-
-    async def stop(self) -> None:
-        """Be down: ports refuse, connections break."""
-        await self.child.stop()
-
-    async def _answers(self) -> bool:
-        try:
-            reader, writer = await asyncio.open_connection(self.host, self.port)
-            line = await reader.readline()
-            writer.close()
-        except OSError:
-            return False
+    async def answers(self) -> bool:
+        reader, writer = await asyncio.open_connection(self.host, self.port)
+        line = await reader.readline()
+        writer.close()
         return line.startswith(b"* OK")
 
     def imap(self, user: str, **changes: Any) -> dict[str, Any]:

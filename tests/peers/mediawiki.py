@@ -5,26 +5,21 @@ The system's own wiki is neither used nor changed; only its program is.
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
-import functools
 import hashlib
 import os
-import shutil
 import subprocess
-import tempfile
 from collections.abc import Iterator
 from pathlib import Path
-from types import TracebackType
-from typing import Any, Self
+from typing import Any
 
 import aiohttp
 
-from tests.peers import ROOT, Child, free_port, until
+from tests.peers import Child, free_port
+from tests.peers.server import Seed, Server
 
 PROGRAM = Path("/usr/share/mediawiki")
 PRESENT = str(PROGRAM / "extensions-core/ReplaceText/maintenance/replaceAll.php")  # of few that are executable
-SEEDS = ROOT / ".work" / "mediawiki"
 BRIDGE, CLERK = "Bridge@passerelle", "Clerk@passerelle"  # bot passwords: one that may write, one that may only read
 PEOPLE = ("Alice", "Bob", "Admin")
 SPACE, OTHER = "Deals", "Laboratory"  # namespaces of their own
@@ -60,8 +55,10 @@ class Refused(Exception):
         self.code = error.get("code")
 
 
-class MediaWiki:
-    """One server in one folder; stopped and started again it stays the same."""
+class MediaWiki(Server):
+    """A wiki, and people who write there."""
+
+    door = "/api.php?format=json"
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder / "mediawiki"
@@ -73,24 +70,8 @@ class MediaWiki:
         self.child = Child(command, PROGRAM, folder / "mediawiki.log", environment)
         self._logins: dict[str, tuple[dict[str, str], str]] = {}  # cookies and token by user
 
-    async def __aenter__(self) -> Self:
-        await self.start()
-        return self
-
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        await self.stop()
-
-    async def start(self) -> None:
-        if not self.folder.exists():
-            await asyncio.to_thread(shutil.copytree, await asyncio.to_thread(_seed), self.folder)
-        self.child.start()
-        try:
-            await until(self._answers, f"MediaWiki on port {self.port}", timeout=60, every=0.1)
-        except BaseException as error:
-            self.child.kill()
-            raise AssertionError(f"{error}; its log ends:\n{self.child.tail()}") from None
+    def prepare(self) -> None:
+        PLANTED.copy(self.folder)
 
     async def stop(self) -> None:
         self.child.kill()
@@ -175,38 +156,13 @@ class MediaWiki:
             raise Refused(said["error"])
         return dict(said)
 
-    async def _answers(self) -> bool:
-        if not self.child.running:
-            raise AssertionError("MediaWiki ended while starting")
-        try:
-            async with aiohttp.ClientSession() as http, http.get(f"{self.url}/api.php?format=json") as answer:
-                return answer.status == 200
-        except aiohttp.ClientError:
-            return False
-
 
 def talk_of(page: str) -> str:
     space, _, rest = page.rpartition(":")
     return f"{space} talk:{rest}" if space else f"Talk:{rest}"
 
 
-@functools.cache
-def _seed() -> Path:
-    """The folder of a wiki that knows our people; made when none is there of this content."""
-    seed = SEEDS / hashlib.sha256(repr((SETTINGS, PEOPLE, GRANTS)).encode()).hexdigest()[:12]
-    if not seed.exists():
-        SEEDS.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=SEEDS) as folder:
-            made = _planted(Path(folder) / "mediawiki")
-            try:
-                made.rename(seed)
-            except OSError:
-                if not seed.exists():  # else another worker of the run was quicker
-                    raise
-    return seed
-
-
-def _planted(home: Path) -> Path:
+def _plant(home: Path) -> None:
     (home / "db").mkdir(parents=True)
     admin = "Admin-pass-1234"
     _php(
@@ -220,7 +176,6 @@ def _planted(home: Path) -> Path:
     for user, grants in GRANTS.items():
         token = hashlib.md5(user.encode()).hexdigest()
         _php(home, "createBotPassword", "--appid", "passerelle", "--grants", grants, user, token)
-    return home
 
 
 def _php(home: Path, script: str, *arguments: str) -> None:
@@ -234,3 +189,6 @@ def _php(home: Path, script: str, *arguments: str) -> None:
 
 def _environment(home: Path) -> dict[str, str]:
     return {"MW_CONFIG_FILE": str(home / "LocalSettings.php")}
+
+
+PLANTED = Seed("mediawiki", (SETTINGS, PEOPLE, GRANTS), _plant)

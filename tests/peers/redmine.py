@@ -5,26 +5,21 @@ The system's own Redmine is neither used nor changed; only its program and its e
 
 from __future__ import annotations
 
-import asyncio
-import fcntl
-import hashlib
 import os
 import shutil
 import subprocess
-import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from types import TracebackType
-from typing import Any, Self
+from typing import Any
 
 import aiohttp
 
-from tests.peers import ROOT, Child, free_port, until
+from tests.peers import Child, free_port
+from tests.peers.server import Seed, Server
 
 PROGRAM = Path("/usr/share/redmine")
 INSTANCES = Path("/var/lib/redmine")
 EMPTY = Path("/var/lib/dbconfig-common/sqlite3/redmine/instances/default/redmine_default")
-SEEDS = ROOT / ".work" / "redmine"
 BRIDGE, CLERK = "bridge", "clerk"  # accounts for a bridge: an administrator, and one who is none
 PROJECT, OTHER = "ops", "lab"
 # The package's Gemfile names no web server. Its Gemfile.lock is of the bundler that Debian has patched.
@@ -79,8 +74,10 @@ class Refused(Exception):
         self.status = status
 
 
-class Redmine:
-    """One server in one folder; stopped and started again it stays the same."""
+class Redmine(Server):
+    """A ticket desk, and people who use it."""
+
+    door = "/login"
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder / "redmine"
@@ -91,25 +88,9 @@ class Redmine:
         quick = {"RUBYOPT": "--yjit"}  # compiled as it runs: after some requests each costs half
         self.child = Child(command, PROGRAM, folder / "redmine.log", _environment(self.folder) | quick)
 
-    async def __aenter__(self) -> Self:
-        await self.start()
-        return self
-
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        await self.stop()
-
-    async def start(self) -> None:
-        if not self.folder.exists():
-            await asyncio.to_thread(shutil.copytree, await asyncio.to_thread(_seed), self.folder)
-            _configure(self.folder)
-        self.child.start()
-        try:
-            await until(self._answers, f"Redmine on port {self.port}", timeout=60, every=0.1)
-        except BaseException as error:
-            self.child.kill()
-            raise AssertionError(f"{error}; its log ends:\n{self.child.tail()}") from None
+    def prepare(self) -> None:
+        PLANTED.copy(self.folder)
+        _configure(self.folder)
 
     async def stop(self) -> None:
         self.child.kill()
@@ -170,41 +151,8 @@ class Redmine:
                 raise Refused(answer.status, await answer.text())
             return await answer.json() if await answer.read() else None
 
-    async def _answers(self) -> bool:
-        if not self.child.running:
-            raise AssertionError("Redmine ended while starting")
-        try:
-            async with aiohttp.ClientSession() as http, http.get(f"{self.url}/login") as answer:
-                return answer.status == 200
-        except aiohttp.ClientError:
-            return False
 
-
-_shared: list[Redmine] = []
-
-
-async def shared(folder: Path) -> Redmine:
-    """One server for all tests of this process; it ends with the process."""
-    if not _shared:
-        server = Redmine(folder)
-        await server.start()
-        _shared.append(server)
-    return _shared[0]
-
-
-def _seed() -> Path:
-    """The folder of a Redmine that knows our people; made when none is there of this content."""
-    seed = SEEDS / hashlib.sha256(repr((SEED, BUNDLER, GEMFILE, LOAD)).encode()).hexdigest()[:12]
-    SEEDS.mkdir(parents=True, exist_ok=True)
-    with (SEEDS / "lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)  # another worker of the run may be making it
-        if not seed.exists():
-            with tempfile.TemporaryDirectory(dir=SEEDS) as place:
-                _planted(Path(place) / "redmine").rename(seed)
-    return seed
-
-
-def _planted(home: Path) -> Path:
+def _plant(home: Path) -> None:
     for part in ("config", "files", "log", "tmp", "public/plugin_assets"):
         (home / part).mkdir(parents=True)
     (home / "config" / "configuration.yml").write_text(
@@ -221,7 +169,6 @@ def _planted(home: Path) -> Path:
     )  # fmt: skip
     if said.returncode:
         raise RuntimeError(f"Redmine could not be seeded:\n{said.stdout}{said.stderr}")
-    return home
 
 
 def _configure(home: Path) -> None:
@@ -234,3 +181,6 @@ def _environment(home: Path) -> dict[str, str]:
     """An instance has its place below `INSTANCES`, which is a link; ours is named by the way up from there and down."""
     way = "../" * 8 + str(home.resolve()).lstrip("/")
     return {"REDMINE_INSTANCE": way, "BUNDLE_GEMFILE": str(home / "Gemfile"), **BUNDLER}
+
+
+PLANTED = Seed("redmine", (SEED, BUNDLER, GEMFILE, LOAD), _plant)

@@ -7,12 +7,9 @@ read from its database.
 from __future__ import annotations
 
 import ast
-import asyncio
 import base64
 import configparser
 import contextlib
-import functools
-import hashlib
 import importlib.metadata
 import os
 import re
@@ -20,18 +17,18 @@ import shutil
 import sqlite3
 import subprocess
 import sys
-import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from types import TracebackType
-from typing import Any, Self
+from typing import Any
 
 import aiohttp
 
-from tests.peers import ROOT, Child, free_port, until
+from tests.peers import Child, free_port
+from tests.peers.server import Seed, Server
 
-SEEDS = ROOT / ".work" / "roundup"
+VERSION = importlib.metadata.version("roundup")
+ENVIRONMENT = {"LC_ALL": "C.UTF-8", "PYTHONUNBUFFERED": "1"}
 NAME = "desk"
 BRIDGE = "bridge"
 PEOPLE = {
@@ -107,12 +104,14 @@ class Change:
     was: Any
 
 
-class Roundup:
-    """One tracker in one folder; stopped, killed and started again it stays the same tracker.
+class Roundup(Server):
+    """One tracker in one folder.
 
     `detectors` are Python files that the tracker runs at each change, `smtp` is where its nosy mail goes (without:
     into a file, see `mails`), `settings` are sections of its config.ini.
     """
+
+    door = "rest/"
 
     def __init__(
         self,
@@ -132,38 +131,16 @@ class Roundup:
         self.url = f"{self.origin}/{NAME}/"
         address = ["-n", "127.0.0.1", "-p", str(self.port)]
         command = [sys.executable, "-m", "roundup.scripts.roundup_server", "-t", "thread", *address, *_user()]
-        self.child = Child([*command, f"{NAME}={self.home}"], folder, folder / "roundup.log", _environment())
+        self.child = Child([*command, f"{NAME}={self.home}"], folder, folder / "roundup.log", ENVIRONMENT)
 
-    async def __aenter__(self) -> Self:
-        await self.start()
-        return self
-
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        await self.stop()
-
-    async def start(self) -> None:
-        """Start it on what its folder holds; returns when it answers."""
-        await asyncio.to_thread(self._write)
-        self.child.start()
-        try:
-            await until(self._answers, f"Roundup on port {self.port}")
-        except BaseException as error:
-            self.child.kill()
-            if isinstance(error, AssertionError):
-                raise AssertionError(f"{error}; its log ends:\n{self.child.tail()}") from None
-            raise
-
-    async def stop(self) -> None:
-        await self.child.stop()
-
-    def kill(self) -> None:
-        self.child.kill()
-
-    async def restart(self) -> None:
-        await self.stop()
-        await self.start()
+    def reset(self) -> None:
+        """As on its first day, while it runs: it opens its database anew for each request."""
+        old, new = self.home / "db-old", self.home / "db-new"
+        shutil.copytree(PLANTED.made / "db", new)
+        (self.home / "db").rename(old)
+        new.rename(self.home / "db")
+        shutil.rmtree(old)
+        self._mails.unlink(missing_ok=True)
 
     def password(self, user: str) -> str:
         return f"{user}-secret"
@@ -294,23 +271,13 @@ class Roundup:
         headers = {"X-Requested-With": "tests", "Origin": self.origin, "Authorization": f"Basic {secret}"}
         return aiohttp.ClientSession(headers=headers)
 
-    async def _answers(self) -> bool:
-        if not self.child.running:
-            raise AssertionError("Roundup ended while starting")
-        try:
-            async with aiohttp.ClientSession() as http, http.get(f"{self.url}rest/") as answer:
-                return answer.status < 500
-        except aiohttp.ClientError:
-            return False
-
     @property
     def _mails(self) -> Path:
         return self.folder / "mails"
 
-    def _write(self) -> None:
+    def prepare(self) -> None:
         self.folder.mkdir(parents=True, exist_ok=True)
-        if not self.home.exists():
-            shutil.copytree(_seed(), self.home)
+        PLANTED.copy(self.home)
         for name, code in self.detectors.items():
             (self.home / "detectors" / name).write_text(code)
         host, port = self.smtp or ("127.0.0.1", 25)
@@ -318,25 +285,7 @@ class Roundup:
         _configure(self.home, {"tracker": {"web": self.url}, "mail": mail}, self.settings)
 
 
-@functools.cache
-def _seed() -> Path:
-    """The folder of a tracker that knows our people; made when none is there of this version and content."""
-    version = importlib.metadata.version("roundup")
-    content = repr((version, PEOPLE, RIGHTS, SETTINGS)).encode()
-    seed = SEEDS / f"{version}-{hashlib.sha256(content).hexdigest()[:12]}"
-    if not seed.exists():
-        SEEDS.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=SEEDS) as folder:
-            made = _planted(Path(folder) / "tracker")
-            try:
-                made.rename(seed)
-            except OSError:
-                if not seed.exists():  # else another worker of the run was quicker
-                    raise
-    return seed
-
-
-def _planted(home: Path) -> Path:
+def _plant(home: Path) -> None:
     _admin(home, f"install classic sqlite tracker_web=http://127.0.0.1/{NAME}/,mail_domain=x,mail_host=x,admin_email=x")
     _configure(home, {"tracker": {"web": f"http://127.0.0.1/{NAME}/"}})
     with (home / "schema.py").open("a") as schema:
@@ -347,7 +296,6 @@ def _planted(home: Path) -> Path:
         for name, (address, real, roles) in PEOPLE.items()
     ]
     _admin(home, *lines, "create keyword name=billing", "commit")
-    return home
 
 
 def _admin(home: Path, *lines: str) -> None:
@@ -359,7 +307,7 @@ def _admin(home: Path, *lines: str) -> None:
         input="\n".join(lines),
         capture_output=True,
         text=True,
-        env=os.environ | _environment(),
+        env=os.environ | ENVIRONMENT,
         check=False,
     )
     if said.returncode or re.search(r"^(roundup> )?(Error|Traceback)", said.stdout + said.stderr, re.MULTILINE):
@@ -374,12 +322,6 @@ def _configure(home: Path, *more: Mapping[str, Mapping[str, str]]) -> None:
         parser.write(file)
 
 
-def _environment() -> dict[str, str]:
-    """Its modules are compiled once, wherever they are installed: that is half of a start."""
-    compiled = {"PYTHONDONTWRITEBYTECODE": "", "PYTHONPYCACHEPREFIX": str(SEEDS / "compiled")}
-    return {"LC_ALL": "C.UTF-8", "PYTHONUNBUFFERED": "1"} | compiled
-
-
 def _user() -> list[str]:
     """Started by root it wants to be told as whom to run. It stays who we are, so that it can read our folders."""
     return ["-u", str(os.getuid())] if os.getuid() == 0 else []
@@ -391,3 +333,6 @@ def _label(link: Mapping[str, str] | None, name: str) -> str:
 
 def _labels(links: Sequence[Mapping[str, str]], name: str) -> tuple[str, ...]:
     return tuple(link[name] for link in links)
+
+
+PLANTED = Seed("roundup", (VERSION, PEOPLE, RIGHTS, SETTINGS), _plant)

@@ -10,13 +10,13 @@ import re
 import sys
 from dataclasses import dataclass, field
 from pathlib import Path
-from types import TracebackType
-from typing import Any, Self
+from typing import Any
 
 import aiohttp
 import yaml
 
-from tests.peers import Child, free_port, until
+from tests.peers import Child, free_port
+from tests.peers.server import Server
 
 SHARED_SECRET = "only-for-tests"
 UNLIMITED = {"per_second": 100_000, "burst_count": 100_000}
@@ -65,8 +65,10 @@ class Account:
     token: str = field(default="", repr=False)
 
 
-class Synapse:
-    """One homeserver in one folder; stopped, killed and started again it stays the same homeserver."""
+class Synapse(Server):
+    """A homeserver, and its administrator."""
+
+    door = "/_matrix/client/versions"
 
     def __init__(
         self,
@@ -85,35 +87,6 @@ class Synapse:
         self.child = Child(
             [sys.executable, "-m", "synapse.app.homeserver", "-c", "homeserver.yaml"], folder, folder / "stdout.log"
         )
-
-    async def __aenter__(self) -> Self:
-        await self.start()
-        return self
-
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        await self.stop()
-
-    async def start(self) -> None:
-        """Start it on what its folder holds; returns when it answers."""
-        self._write()
-        self.child.start()
-        try:
-            await until(self._answers, f"Synapse on port {self.port}", timeout=90)
-        except BaseException:
-            self.child.kill()
-            raise
-
-    async def stop(self) -> None:
-        await self.child.stop()
-
-    def kill(self) -> None:
-        self.child.kill()
-
-    async def restart(self) -> None:
-        await self.stop()
-        await self.start()
 
     async def register(self, localpart: str, password: str, displayname: str | None = None) -> Account:
         """Make a user through the shared-secret admin API and log it in."""
@@ -142,16 +115,7 @@ class Synapse:
         async with aiohttp.ClientSession(headers=headers) as http, http.post(path, json={}) as answer:
             return answer.status == 200
 
-    async def _answers(self) -> bool:
-        if not self.child.running:
-            raise RuntimeError(f"Synapse ended while starting:\n{self.child.tail()}")
-        try:
-            async with aiohttp.ClientSession() as http, http.get(f"{self.url}/_matrix/client/versions") as answer:
-                return answer.status == 200
-        except aiohttp.ClientError:
-            return False
-
-    def _write(self) -> None:
+    def prepare(self) -> None:
         self.folder.mkdir(parents=True, exist_ok=True)
         key = self.folder / "signing.key"
         if not key.exists():

@@ -6,30 +6,25 @@ makes the first database runs in processes of its own.
 
 from __future__ import annotations
 
-import asyncio
 import base64
-import functools
-import hashlib
 import importlib.metadata
 import os
-import shutil
 import subprocess
 import sys
-import tempfile
 from collections.abc import Mapping
 from pathlib import Path
-from types import TracebackType
-from typing import Any, Self
+from typing import Any
 
 import aiohttp
 
-from tests.peers import ROOT, Child, free_port, until
+from tests.peers import Child, free_port
+from tests.peers.server import Seed, Server
 
-SEEDS = ROOT / ".work" / "tryton"
 DATABASE = "crm"
 BRIDGE = "bridge"
 MODEL = "sale.opportunity"
-PACKAGES = ("trytond", "trytond_sale_opportunity")
+VERSIONS = [importlib.metadata.version(name) for name in ("trytond", "trytond_sale_opportunity")]
+ENVIRONMENT = {"LC_ALL": "C.UTF-8", "PYTHONUNBUFFERED": "1"}
 # As its own commands, but cheaper: a password is verified in no time (their Argon2 takes a second), and a thread keeps
 # its connections to the database, each of which reads the whole schema when it is opened.
 PROGRAM = """
@@ -105,8 +100,8 @@ class Refused(Exception):
     """Tryton answered with an error."""
 
 
-class Tryton:
-    """One server on one folder; stopped, killed and started again it stays the same."""
+class Tryton(Server):
+    """Opportunities, and people who work on them."""
 
     def __init__(self, folder: Path, port: int | None = None) -> None:
         self.folder = folder
@@ -114,33 +109,9 @@ class Tryton:
         self.port = port or free_port()
         self.url = f"http://127.0.0.1:{self.port}/"
         command = [*_program("trytond.cli"), "-c", str(folder / "trytond.conf"), "-d", DATABASE]
-        self.child = Child(command, folder, folder / "trytond.log", _environment())
+        self.child = Child(command, folder, folder / "trytond.log", ENVIRONMENT)
         self._sessions: dict[str, str] = {}
         self._context: dict[str, Any] = {}
-
-    async def __aenter__(self) -> Self:
-        await self.start()
-        return self
-
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        await self.stop()
-
-    async def start(self) -> None:
-        """Start it on what its folder holds; returns when it answers."""
-        await asyncio.to_thread(self._write)
-        self.child.start()
-        try:
-            await until(self._answers, f"Tryton on port {self.port}", 60)
-        except BaseException as error:
-            self.child.kill()
-            if isinstance(error, AssertionError):
-                raise AssertionError(f"{error}; its log ends:\n{self.child.tail()}") from None
-            raise
-
-    async def stop(self) -> None:
-        await self.child.stop()
 
     def password(self, user: str) -> str:
         return f"{user}-password-1"
@@ -229,41 +200,14 @@ class Tryton:
                 raise Refused(str(said["error"]))
             return said["result"]
 
-    async def _answers(self) -> bool:
-        if not self.child.running:
-            raise AssertionError("Tryton ended while starting")
-        try:
-            async with aiohttp.ClientSession() as http, http.options(self.url) as answer:
-                return answer.status < 500
-        except aiohttp.ClientError:
-            return False
-
-    def _write(self) -> None:
+    def prepare(self) -> None:
         self.folder.mkdir(parents=True, exist_ok=True)
-        if not self.home.exists():
-            shutil.copytree(_seed(), self.home)
+        PLANTED.copy(self.home)
         (self.folder / "trytond.conf").write_text(SETTINGS.format(home=self.home, port=self.port))
 
 
-@functools.cache
-def _seed() -> Path:
-    """The folder of a database that knows our people; made when none is there of this version and content."""
-    versions = "-".join(importlib.metadata.version(name) for name in PACKAGES)
-    seed = SEEDS / f"{versions}-{hashlib.sha256((SETTINGS + SEED).encode()).hexdigest()[:12]}"
-    if not seed.exists():
-        SEEDS.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=SEEDS) as folder:
-            made = _planted(Path(folder))
-            try:
-                made.rename(seed)
-            except OSError:
-                if not seed.exists():  # else another worker of the run was quicker
-                    raise
-    return seed
-
-
-def _planted(folder: Path) -> Path:
-    home, settings = folder / "database", folder / "trytond.conf"
+def _plant(home: Path) -> None:
+    folder, settings = home.parent, home.parent / "trytond.conf"
     home.mkdir()
     (home / f"{DATABASE}.sqlite").touch()
     settings.write_text(SETTINGS.format(home=home, port=free_port()))
@@ -271,7 +215,6 @@ def _planted(folder: Path) -> Path:
     admin = [*_program("trytond.cli.admin"), "-c", str(settings), "-d", DATABASE, "--email", "admin@company.example"]
     _run([*admin, "-u", "sale_opportunity", "--activate-dependencies"], folder)
     _run([sys.executable, "-c", SEED, str(settings)], folder)
-    return home
 
 
 def _program(module: str) -> list[str]:
@@ -279,13 +222,10 @@ def _program(module: str) -> list[str]:
 
 
 def _run(command: list[str], folder: Path) -> None:
-    environment = os.environ | _environment() | {"TRYTONPASSFILE": str(folder / "password")}
+    environment = os.environ | ENVIRONMENT | {"TRYTONPASSFILE": str(folder / "password")}
     said = subprocess.run(command, capture_output=True, text=True, env=environment, check=False)
     if said.returncode:
         raise RuntimeError(f"{command[0]} failed:\n{said.stdout}{said.stderr}")
 
 
-def _environment() -> dict[str, str]:
-    """Its modules are compiled once, wherever they are installed."""
-    compiled = {"PYTHONDONTWRITEBYTECODE": "", "PYTHONPYCACHEPREFIX": str(SEEDS / "compiled")}
-    return {"LC_ALL": "C.UTF-8", "PYTHONUNBUFFERED": "1"} | compiled
+PLANTED = Seed("tryton", (VERSIONS, SETTINGS, SEED), _plant)

@@ -18,7 +18,7 @@ from bridge.model import Card, Delivery, Rejected, Sent
 from bridge.payload import Alter, Archive, CardPost, Left, MakeRoom
 from bridge.store import Tx
 from tests.unit.test_item_rules import ALICE, CARD, HERE
-from tests.unit.test_own_rooms import OWN, Office
+from tests.unit.test_own_rooms import GUEST, OWN, Office
 
 OPEN = replace(CARD, scope="jobs")
 MOVED = replace(CARD, title="Merger", scope="secrets")
@@ -118,16 +118,17 @@ async def test_what_came_into_the_room_is_not_shown_where_its_home_is_mapped_no_
     assert await office.queued(CardPost) == []
 
 
+@pytest.mark.parametrize("there", [(), (GUEST,)])
 @pytest.mark.parametrize("invited", [(), ("@olive:company.example",)])
-async def test_a_conversation_comes_back_from_a_room_that_nobody_is_left_in(
-    office: Office, invited: tuple[str, ...]
+async def test_a_conversation_comes_back_from_a_room_that_none_of_us_is_left_in(
+    office: Office, invited: tuple[str, ...], there: tuple[str, ...]
 ) -> None:
     await office.ask()
     await office.move()
 
     class Homeserver:
         async def members(self, room: str) -> dict[str, Any]:
-            return {office.rules.config.bot_mxid: {}}
+            return {mxid: {} for mxid in (office.rules.config.bot_mxid, *there)}
 
         async def invited(self, room: str) -> set[str]:
             return set(invited)

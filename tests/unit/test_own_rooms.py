@@ -5,16 +5,19 @@ from __future__ import annotations
 from collections.abc import AsyncIterator
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, cast
 
 import pytest
 
 from bridge import payload, store
-from bridge.config import Permissions
+from bridge.config import Mapping, Permissions
+from bridge.matrix.destination import MatrixDestination
 from bridge.matrix.threads import Threads
-from bridge.model import Author, Delivery, Draft, Envelope, Rejected, RoomEvent
+from bridge.model import Author, Deferred, Delivery, Draft, Envelope, Rejected, RoomEvent
 from bridge.moving import Made
-from bridge.payload import Archive, CardPost, Gather, Look, MakeRoom, Mark, Post, Preview
+from bridge.payload import Archive, CardPost, Chart, Gather, Look, MakeRoom, Mark, Post, Preview
+from bridge.places import Standing
 from bridge.store import Conversation, OwnRoom, Tx
 from tests.unit.test_item_rules import ALICE, BOB, CARD, CUSTOMER, HERE, SECRET
 from tests.unit.test_item_rules import Office as Base
@@ -304,6 +307,71 @@ async def test_private_notes_stop_when_somebody_from_outside_comes(tmp_path: Pat
             await office.arrive(text="Do not tell him.", private=True)
         await office.arrive(text="For everybody.")
         assert [post.body for post in await office.queued(Post, OWN)][-1] == "For everybody."
+
+
+async def secretive(memory: store.Store) -> Office:
+    """Its room sees private notes; a conversation of it has moved. Olive takes part, and is not in that room."""
+    office = Office(memory, [{"connector": "desk", "scope": "jobs", "room": HERE, "private": True}])
+    await memory.transact(lambda tx: tx.people.owns(OWNER, "desk", "olive"))
+    await office.arrive(begins=True, text="Mine.", author=Author("desk", "olive", verified=True))
+    await office.ask()
+    await office.move(spoke=(BOB,))
+    return office
+
+
+async def test_into_a_room_that_sees_private_notes_nobody_is_brought_who_does_not_see_them_already(
+    tmp_path: Path,
+) -> None:
+    async with store.opened(tmp_path) as memory:
+        office = await secretive(memory)
+        assert (await office.rows(Gather))[0].people == (ALICE, BOB)
+        assert f"Not invited, since they are not in this one: {OWNER}" in (await office.notices())[-1]
+
+
+async def test_private_items_and_what_waits_to_be_shown_are_no_guests_matter(tmp_path: Path) -> None:
+    async with store.opened(tmp_path) as memory:
+        office = await secretive(memory)
+        await office.arrive(card=replace(CARD, title="Confidential", private=True), text="Do not tell him.")
+        (waiting,) = [post for post in await office.rows(Post) if "Do not tell" in post.body]
+        known = SimpleNamespace(is_caught_up=lambda room: True)
+        door: Any = SimpleNamespace(_places=office.rules.places, _rooms=known)
+        assert not MatrixDestination._is_hidden(door, waiting)
+        await memory.transact(office.rules.hearing.hear, member(GUEST, "join"))
+        assert MatrixDestination._is_hidden(door, waiting)
+        assert "Confidential" not in [card.body for card in await office.queued(CardPost, OWN)][-1]
+        known.is_caught_up = lambda room: False  # perhaps somebody has come
+        with pytest.raises(Deferred):
+            MatrixDestination._is_hidden(door, waiting)
+
+
+async def test_nobody_maps_private_notes_to_it(tmp_path: Path) -> None:
+    async with store.opened(tmp_path) as memory:
+        office = await secretive(memory)
+        wanted = Mapping(connector="desk", scope="secrets", room=OWN, private=True, new=False)
+        office.rules.permit(Permissions(map={"desk": frozenset({ALICE})}))
+        standing = Standing(100, 50, (ALICE,), False, ())
+        await memory.transact(office.rules.maps.settled, Chart(OWN, ALICE, "$maps", wanted), standing)
+        assert not office.rules.places.sees(OWN, "desk", ("secrets",))
+        assert "it sees private notes where" in (await office.notices(OWN))[-1]
+
+
+async def test_people_are_there_for_one_conversation_and_not_for_all_of_the_tool(office: Office) -> None:
+    await office.ask()
+    await office.move()
+    mine = replace(CARD, scope="jobs")
+    other = replace(mine, item="job9", key="job9", title="The boss is to be dismissed")
+    desk, finds = office.rules.finds._connectors["desk"], office.rules.finds
+    seen = await office.store.transact(
+        lambda tx: [finds._may_see(tx, desk, card, frozenset({OWN})) for card in (mine, other)]
+    )
+    assert seen == [True, False]
+    await office.say("What about job9 ?", room=OWN, thread="")
+    await office.found(other)
+    (shown,) = [post for post in await office.queued(Post, OWN) if "job9" in post.body]
+    assert "dismissed" not in shown.body
+    await office.say("!link job9", room=OWN, thread="")
+    await office.found(other)
+    assert [card.body for card in await office.queued(CardPost, OWN)][-1].startswith("job9: The boss")
 
 
 # --- inside

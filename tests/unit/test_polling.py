@@ -11,7 +11,6 @@ from typing import Any
 
 import pytest
 
-from bridge import polling as polling_module
 from bridge import store
 from bridge.arrivals import Arrivals
 from bridge.config import Config
@@ -48,6 +47,9 @@ class Desk(Connector):
         self.jobs: dict[str, Card | Exception] = {}
         self.looked: list[str] = []
 
+    def match(self, text: str) -> str:
+        return text if text in self.jobs else ""
+
     async def fetch(self, item: str) -> Card:
         self.looked.append(item)
         found = self.jobs[item]
@@ -81,7 +83,7 @@ class Bench:
         self.rules.places.resolve(ROOM, ROOM)
         self.desk = Desk()
         self.told: list[str] = []
-        self.poller = Poller(self.desk, memory, Arrivals(memory, self.rules.hub), self._tell)
+        self.poller = Poller(self.desk, memory, Arrivals(memory, self.rules.hub), self._tell, look=0.0)
 
     async def _tell(self, name: str, reason: str) -> None:
         self.told.append(reason)
@@ -194,14 +196,14 @@ async def test_a_tool_that_no_room_is_mapped_to_is_not_asked(bench: Bench) -> No
 async def test_what_is_deleted_without_a_word_is_noticed_where_the_tool_says_so(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, silent: bool
 ) -> None:
-    monkeypatch.setattr(polling_module, "LOOK", 0.0)
     monkeypatch.setattr(Desk, "silent", silent)
     async with store.opened(tmp_path) as memory:
         bench = Bench(memory)
         jobs = [f"job{number}" for number in (1, 2, 3)]
+        made = replace(PLAIN, key="begun", item="begun:$1", card=replace(CARD, item="begun:$1"))
         bench.desk.jobs = {"job1": Rejected("not for you"), "job2": Gone("deleted"), "job3": CARD}
         news = [replace(PLAIN, key=job, item=job, card=replace(CARD, item=job, key=job)) for job in jobs]
-        bench.desk.answers = [Page(tuple(news), "1")]
+        bench.desk.answers = [Page((made, *news), "1")]
         async with polling(bench):
             await bench.reaches("1")
             polls = len(bench.desk.cursors)
