@@ -189,7 +189,7 @@ class Hub:
         if before:
             body = self._items.line((_name(envelope),), before, card)
         mentions = self._whoever_has(tx, conversation, item)
-        self._post(tx, conversation, Post(conversation.room, body, mentions=mentions))
+        self._from(tx, envelope, conversation, Post(conversation.room, body, mentions=mentions))
 
     def _say_it(
         self, tx: Tx, envelope: Envelope, conversation: Conversation, item: int, belongs: bool, *, first: bool

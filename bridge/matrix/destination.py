@@ -181,12 +181,17 @@ class MatrixDestination:
     async def _card(self, delivery: Delivery, shown: Lasting) -> Crossing:
         """The card of an item, or a line about its changes: sent once in each conversation, edited ever after."""
         number = delivery.conversation or 0
-        known, card = await self._store.transact(newest, delivery, shown)
+
+        def judged(tx: Tx) -> tuple[str, Lasting, bool]:
+            event, latest = newest(tx, delivery, shown)
+            return event, latest, self._shows(tx, number, latest)
+
+        known, card, visible = await self._store.transact(judged)
+        if not visible:
+            return lambda tx: None
         if known:
             body = content.edit(card.body, card.html, known, delivery.uid)
             await self._sending.send(self._ghosts.bot, delivery, card.room, "m.room.message", body)
-            return lambda tx: None
-        if not await self._store.transact(self._shows, number, card):
             return lambda tx: None
         post = Post(card.room, card.body, card.html, notice=True)
         root, latest, _ = await self._threads.of(delivery, post)
@@ -203,7 +208,11 @@ class MatrixDestination:
         return crossing
 
     def _shows(self, tx: Tx, conversation: int, card: Lasting) -> bool:
-        """Whether the room has anything of the tool: what a conversation brings into another one may be of none."""
+        """Whether the room has anything of the tool: what a conversation brings into another one may be of none. And
+        nothing is told of changes to what it may not see any more.
+        """
+        if isinstance(card, LinePost) and tx.cards.aside(conversation, card.item)[0] == "outside":
+            return False
         return self._places.carries(self._places.successor(card.room), tx.cards.connector_of(card.item))
 
     async def _stub(self, delivery: Delivery, post: Post, reason: str, thread: tuple[str, str]) -> Crossing:

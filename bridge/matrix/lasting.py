@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from bridge import payload
+from bridge.items import look
 from bridge.model import Delivery
 from bridge.payload import CardPost, LinePost
 from bridge.store import Tx
@@ -13,13 +14,16 @@ Lasting = CardPost | LinePost
 
 
 def newest(tx: Tx, delivery: Delivery, shown: Lasting) -> tuple[str, Lasting]:
-    """(event that shows it, "" before the first, what it is to say): perhaps reworded since it was read."""
-    row = tx.queue.get(delivery.uid)
+    """(event that shows it, "" before the first, what it is to say): a line as it was last reworded, a card as its item
+    stands now, however long it waited: the room may see less of it than then.
+    """
+    row, number = tx.queue.get(delivery.uid), delivery.conversation or 0
     if row is not None:
         shown = replace(payload.load(type(shown), row.payload), room=shown.room)
     if isinstance(shown, LinePost):
         return tx.cards.event_of(shown.line), shown
-    return tx.conversations.card(delivery.conversation or 0, shown.item), shown
+    body, html = look(tx, number, shown.item)
+    return tx.conversations.card(number, shown.item), replace(shown, body=body, html=html) if body else shown
 
 
 def noted(tx: Tx, conversation: int, shown: Lasting, event: str, mxid: str) -> None:
