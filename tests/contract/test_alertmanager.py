@@ -119,5 +119,5 @@ class TestAlertmanager(Contract):
         await tool.say(item, last)
         await office.arrives(last)
         await office.until(lambda: "1 firing" in office.card(), "it fires again")
-        text = office.everything()
+        text = office.everything().rpartition("→ resolved")[2]  # before, one may have ended a look earlier
         assert not re.search(r"→ \d firing", text), "\n" + text
