@@ -111,6 +111,20 @@ async def test_what_an_administrator_brings_again_must_be_genuine_however_old_it
         await _opened(webhook(proof=proof), Kept("call.json", forged))
 
 
+def test_a_time_that_is_no_text_is_forged() -> None:
+    hook = webhook(proof={"secret": SECRET, "timestamp": "X-Time", "signed": "{timestamp}.{body}"})
+    with pytest.raises(Rejected, match="signature"):
+        hook.parse(Request({"x-time": "\udcff", "x-hub-signature-256": "sha256=00"}, b"{}"))
+
+
+def test_a_private_word_hides_no_item_that_everybody_may_see() -> None:
+    said, silent = heard({"id": 1, "text": "Psst."}, private=True), heard({"id": 1, "text": ""}, private=True)
+    assert said.card is not None
+    assert silent.card is not None
+    assert (said.private, said.card.private) == (True, False)
+    assert (silent.private, silent.card.private) == (True, True)
+
+
 def test_a_bearer_is_compared_whole() -> None:
     hook = webhook(proof={"secret": SECRET, "bearer": True})
     assert hook.parse(Request({"authorization": f"Bearer {SECRET}"}, b'{"id": 1}'))

@@ -344,6 +344,21 @@ async def test_private_items_and_what_waits_to_be_shown_are_no_guests_matter(tmp
             MatrixDestination._is_hidden(door, waiting)
 
 
+async def test_of_a_tool_that_is_mapped_no_more_no_card_comes_along(office: Office) -> None:
+    await office.ask()
+    await office.move()
+    (card,) = await office.queued(CardPost, OWN)
+    door: Any = SimpleNamespace(_places=office.rules.places)
+    conversation = (await only(office, OWN)).id
+
+    async def shown() -> bool:
+        return await office.store.transact(lambda tx: MatrixDestination._shows(door, tx, conversation, card))
+
+    assert await shown()
+    office.rules.places.make([])
+    assert not await shown()
+
+
 async def test_nobody_maps_private_notes_to_it(tmp_path: Path) -> None:
     async with store.opened(tmp_path) as memory:
         office = await secretive(memory)
